@@ -1,0 +1,27 @@
+"""Where things stand in a workspace: the one place that names its files and folders."""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+SOURCE_DATA = Path("sources/data")
+SOURCE_TEACHER = Path("sources/teacher.json")
+INGESTED = Path("artifacts/ingested")
+SPLIT = Path("artifacts/split")
+TEACHER = Path("artifacts/teacher")
+CACHE = Path("artifacts/cache")
+REFERENCE = Path("artifacts/reference")
+STUDENTS = Path("artifacts/students")
+PACKAGES = Path("artifacts/packages")
+EVALUATIONS = Path("artifacts/evaluations")
+SUMMARY = Path("reports/summary.json")
+GATE_REPORTS = Path("reports/gate")
+REPORT = Path("reports/report")
+RELEASE = Path("release")
+
+STATE_VARIABLE = "STILLROOM_STATE"
+
+
+def state() -> Path:
+    """The ignored folder for what is shared between runs: fetched sources, cache store, MLflow, checkpoints."""
+    return Path(os.environ.get(STATE_VARIABLE, ".stillroom")).absolute()

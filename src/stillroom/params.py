@@ -1,0 +1,344 @@
+"""params.yaml as frozen models: the one typed description of a run, shared by stages, flows and editors."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from stillroom.errors import ParamsError
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+STUDENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataParams(Section):
+    """Where the rows come from and how they are cut."""
+
+    source: str
+    """Training rows: a path, s3://, hf://, https:// or pypi://package==version/path (CSV, TSV, TAB, JSONL, Parquet)."""
+    sha256: Sha256 | None = None
+    """Expected sha256 of the training file; required for https:// and pypi://."""
+    validation: str | None = None
+    """Validation rows; cut from the training rows where none are given."""
+    validation_sha256: Sha256 | None = None
+    test: str | None = None
+    """Test rows; cut from the training rows where none are given."""
+    test_sha256: Sha256 | None = None
+    text: str = "text"
+    """Name of the column with the text."""
+    label: str = "label"
+    """Name of the column with the label."""
+    licence: str | None = None
+    """Licence of the data as its owner declares it (SPDX identifier or words)."""
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
+    max_chars: Annotated[int, Field(ge=1)] = 100_000
+    """A longer text is refused: it is a broken row, not an example."""
+    near_duplicate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Jaccard similarity of word 3-shingles from which two texts count as near duplicates."""
+
+
+class TeacherParams(Section):
+    """The model that sets the quality."""
+
+    source: str
+    """A checkpoint folder in transformers' format: a path, s3://, hf://name@revision or pypi://package==version/path."""
+    sha256: Sha256 | None = None
+    """Expected tree digest of the checkpoint (`stillroom source` prints it); required for pypi://."""
+    licence: str | None = None
+    fine_tune: bool = True
+    """False: the checkpoint already classifies the labels and is only evaluated."""
+    pooling: Literal["mean", "cls"] = "mean"
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    """Tokens read of each text, special tokens included."""
+    epochs: Annotated[int, Field(ge=1)] = 3
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-4
+    head_learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup_fraction: Fraction = 0.1
+    dropout: Fraction = 0.0
+    """Dropout while fine-tuning; on a CPU its random numbers cost more than the matrix products."""
+    train_embeddings: bool = False
+    """Also train the token embedding table: half of a small encoder's parameters."""
+    batch_tokens: Annotated[int, Field(ge=64)] = 2048
+    patience: Annotated[int, Field(ge=1)] = 1
+    """Epochs without a better validation accuracy before training stops."""
+
+
+class CaptureParams(Section):
+    """The teacher's pass over the transfer set."""
+
+    signals: tuple[Literal["logits", "embedding"], ...] = ("logits", "embedding")
+    """What is kept of each answer, fp16: raw logits, and the pooled last hidden state."""
+    batch_tokens: Annotated[int, Field(ge=64)] = 8192
+    shard_entries: Annotated[int, Field(ge=1)] = 8192
+    spot_check: Annotated[int, Field(ge=1)] = 64
+    """Entries recomputed by the live teacher when capture closes."""
+
+    @field_validator("signals")
+    @classmethod
+    def _logits_always(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "logits" not in value or len(set(value)) != len(value):
+            raise ValueError("name each signal once, logits among them")
+        return value
+
+
+class StudentParams(Section):
+    """What every family has."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
+    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0
+    """Softens teacher and student in the KL term, as in Hinton et al. (arXiv 1503.02531)."""
+    hard_weight: Share = 0.5
+    """Weight of the labels' cross-entropy beside the teacher's soft targets (1 − it, times temperature²)."""
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    max_vocabulary: Annotated[int, Field(ge=64)] = 30_000
+    """Entries kept of the teacher's vocabulary: the most frequent pieces of the training rows."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    patience: Annotated[int, Field(ge=1)] = 5
+
+
+class StaticParams(StudentParams):
+    """Token embeddings from the teacher (PCA), learned token weights, mean pooling, a small head."""
+
+    family: Literal["static"]
+    epochs: Annotated[int, Field(ge=1)] = 30
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-3
+    dimensions: Annotated[int, Field(ge=2)] = 256
+    hidden: Annotated[int, Field(ge=2)] = 512
+    word_dropout: Fraction = 0.15
+    batch_rows: Annotated[int, Field(ge=1)] = 64
+
+
+class SlicedParams(StudentParams):
+    """The teacher's own lower layers with DistilBERT's losses (arXiv 1910.01108)."""
+
+    family: Literal["sliced"]
+    epochs: Annotated[int, Field(ge=1)] = 3
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
+    layers: Annotated[int, Field(ge=1)] = 2
+    cosine_weight: Share = 0.2
+    """Weight of 1 − cosine between the pooled hidden states of student and teacher."""
+    batch_tokens: Annotated[int, Field(ge=64)] = 2048
+    patience: Annotated[int, Field(ge=1)] = 1
+
+
+Student = Annotated[StaticParams | SlicedParams, Field(discriminator="family")]
+Rung = Literal["dynamic_int8", "dynamic_int8_per_channel", "fp32"]
+
+
+class QuantiseParams(Section):
+    """The ladder: the first rung whose drop on validation is allowed wins."""
+
+    rungs: tuple[Rung, ...] = ("dynamic_int8", "dynamic_int8_per_channel", "fp32")
+    allowed_drop: Share = 0.005
+    """Validation accuracy that a rung may lose against the same student in fp32."""
+    parity_tolerance: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Largest difference of a logit between PyTorch and the exported fp32 graph."""
+
+    @field_validator("rungs")
+    @classmethod
+    def _ends_safe(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or value[-1] != "fp32" or len(set(value)) != len(value):
+            raise ValueError("name each rung once and end with fp32, which loses nothing")
+        return value
+
+
+class GateParams(Section):
+    """What a student must prove on the test rows."""
+
+    retention: dict[Literal["accuracy", "macro_f1"], Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
+        default={"accuracy": 0.97}, min_length=1
+    )
+    """Guarded metric → the least the lower bound of student ÷ teacher may be."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    max_latency_p95_ms: Annotated[float, Field(gt=0.0)] | None = None
+    max_package_bytes: Annotated[int, Field(gt=0)] | None = None
+    max_peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    max_ece: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Budget for the expected calibration error."""
+
+
+class RegistryParams(Section):
+    """Where results are recorded."""
+
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "stillroom"
+    """Name of the registered model in MLflow."""
+    experiment: str = "stillroom"
+    remote: str | None = None
+    """DVC remote for the raw snapshot: s3://bucket/prefix or a folder; default, a folder in the state folder."""
+
+
+class ComputeParams(Section):
+    """The machine."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of training and capture; auto measures both once and takes the faster."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of a stage; 0 takes every core."""
+
+
+class Params(Section):
+    """A whole run."""
+
+    data: DataParams
+    teacher: TeacherParams
+    students: dict[str, Student] = Field(min_length=1)
+    capture: CaptureParams = CaptureParams()
+    quantise: QuantiseParams = QuantiseParams()
+    gate: GateParams = GateParams()
+    registry: RegistryParams = RegistryParams()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    compute: ComputeParams = ComputeParams()
+
+    @model_validator(mode="after")
+    def _student_names(self) -> Self:
+        seen: dict[str, str] = {}
+        for name in self.students:
+            if not STUDENT_NAME.fullmatch(name):
+                raise ValueError(f"students: {name!r} is no student name; use letters, digits, - and _")
+            twin = seen.setdefault(name.lower(), name)
+            if twin != name:
+                raise ValueError(f"students: {twin!r} and {name!r} differ in case only; rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _signals_suffice(self) -> Self:
+        for name, student in self.students.items():
+            wants = isinstance(student, SlicedParams) and student.cosine_weight > 0
+            if wants and "embedding" not in self.capture.signals:
+                raise ValueError(
+                    f"students.{name}.cosine_weight needs the signal embedding; "
+                    "add it to capture.signals or set the weight to 0"
+                )
+        return self
+
+
+def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read a params file and apply overrides of the form `section.key=value`, values in YAML.
+
+    Raises ParamsError with one line: the file, the key, its value and what is allowed.
+    """
+    return validate(merged(read_yaml(path), overrides), where=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping, as DVC reads it; duplicate keys are refused."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not readable ({error})") from error
+    except YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {_one_line(str(error))}") from error
+    if not isinstance(value, dict):
+        raise ParamsError(f"{path}: must be a mapping of sections, not {type(value).__name__}")
+    return value
+
+
+def merged(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `raw` with every `dotted.key=value` applied; an empty mapping grows on the way."""
+    from copy import deepcopy
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    result: dict[str, Any] = deepcopy(dict(raw))
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or not all(dotted.split(".")):
+            raise ParamsError(f"override {override!r} is not of the form section.key=value")
+        try:
+            value = YAML(typ="safe", pure=True).load(text)
+        except YAMLError as error:
+            raise ParamsError(f"override {override!r}: not valid YAML: {_one_line(str(error))}") from error
+        node = result
+        *parents, key = dotted.split(".")
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ParamsError(f"override {override!r}: {parent} holds a value, not a section")
+            node = child
+        node[key] = value
+    return result
+
+
+def validate(raw: Mapping[str, Any], where: str) -> Params:
+    """Check a mapping against the models; the first few mistakes are told in one line."""
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        told = "; ".join(_in_words(problem) for problem in error.errors()[:3])
+        more = error.error_count() - 3
+        raise ParamsError(f"{where}: {told}" + (f"; and {more} more" if more > 0 else "")) from error
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of params.yaml, for editors and for the form of a Prefect deployment."""
+    schema = Params.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Stillroom params.yaml"
+    return schema
+
+
+def write_yaml(params: Params, path: Path) -> None:
+    """Write every value, defaults included, so that DVC's key and a reader see the whole run."""
+    from ruamel.yaml import YAML
+
+    from stillroom.files import atomic_file
+
+    writer = YAML()
+    writer.width = 4096
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        writer.dump(params.model_dump(mode="json"), stream)
+
+
+def _in_words(problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    if location[:1] == ["students"]:
+        del location[2:3]  # the family, which pydantic puts between a student's name and its key
+    name = ".".join(location)
+    value = problem.get("input")
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(location)
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
+        return f"{name} is not a known key; {hint}"
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind == "value_error":
+        text = str(problem["ctx"]["error"])
+        return f"{name}: {text}" if name else text
+    return f"{name} is {value!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _known_keys(location: Sequence[str]) -> list[str]:
+    if len(location) == 1:
+        return list(Params.model_fields)
+    if location[0] == "students":
+        return sorted({*StaticParams.model_fields, *SlicedParams.model_fields})
+    section = Params.model_fields[location[0]].annotation
+    return list(getattr(section, "model_fields", {}))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
