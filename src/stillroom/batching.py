@@ -1,0 +1,116 @@
+"""From texts to padded batches with little padding: one way for training, capture and the runtime.
+
+Needs numpy and tokenizers only, because the runtime of a shipped package uses it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+_CHUNK_TEXTS = 8192
+_LONG_CHARS_PER_TOKEN = 10
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of n texts in one flat array.
+
+    ids: int32 [total]; offsets: int64 [n + 1], text i owns ids[offsets[i]:offsets[i + 1]].
+    """
+
+    ids: npt.NDArray[np.int32]
+    offsets: Ints
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """Number of tokens of each text, [n]."""
+        return np.diff(self.offsets)
+
+    def one(self, row: int) -> npt.NDArray[np.int32]:
+        """The ids of one text."""
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+    def padded(self, rows: npt.NDArray[np.integer[Any]], pad: int) -> tuple[Ints, Ints]:
+        """Ids and attention mask of some texts, each int64 [len(rows), longest of them, at least 1]."""
+        lengths = self.lengths[rows]
+        width = max(int(lengths.max(initial=0)), 1)
+        column = np.arange(width)
+        mask = column[None, :] < lengths[:, None]
+        ids = np.full(mask.shape, pad, dtype=np.int64)
+        ids[mask] = self.ids[(self.offsets[rows, None] + column[None, :])[mask]]
+        return ids, mask.astype(np.int64)
+
+
+def load_tokeniser(path: Path, max_length: int) -> Any:
+    """Load a tokenizer.json that truncates to max_length tokens, special tokens included, and never pads."""
+    from tokenizers import Tokenizer
+
+    tokeniser = Tokenizer.from_file(str(path))
+    tokeniser.no_padding()
+    tokeniser.enable_truncation(max_length)
+    return tokeniser
+
+
+def tokenise(tokeniser: Any, texts: Sequence[str], max_length: int) -> Tokens:
+    """Tokenise texts in order."""
+    parts: list[npt.NDArray[np.int32]] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), _CHUNK_TEXTS):
+        chunk = [shortened(text, max_length) for text in texts[start : start + _CHUNK_TEXTS]]
+        for encoding in tokeniser.encode_batch_fast(chunk):
+            parts.append(np.asarray(encoding.ids, dtype=np.int32))
+            lengths.append(len(encoding.ids))
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return Tokens(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), offsets)
+
+
+def shortened(text: str, max_length: int) -> str:
+    """Cut a long text after max_length words: each word gives a token or more, so truncation sees the same ids.
+
+    Keeps the time of one prediction bounded by max_length, whatever the length of the text.
+    """
+    if len(text) <= _LONG_CHARS_PER_TOKEN * max_length:
+        return text
+    match = _first_words(max_length).match(text)
+    return match.group() if match else text
+
+
+@lru_cache(maxsize=8)
+def _first_words(count: int) -> re.Pattern[str]:
+    return re.compile(rf"\s*(?:\S+\s+){{{count}}}")
+
+
+def token_batches(lengths: Ints, budget: int, generator: np.random.Generator | None = None) -> list[Ints]:
+    """Cut rows into batches of similar length whose padded cells stay within a budget of tokens.
+
+    Without a generator the order is by length (inference); with one, rows of near lengths mix and the order of the
+    batches is random (training). A row longer than the budget stands alone.
+    """
+    key: npt.NDArray[Any] = lengths
+    if generator is not None:
+        key = lengths * generator.uniform(0.9, 1.1, size=len(lengths)) + generator.uniform(0, 1, size=len(lengths))
+    order = np.argsort(key, kind="stable")
+    batches: list[Ints] = []
+    start, widest = 0, 0
+    for position, row in enumerate(order):
+        widest_with = max(widest, int(lengths[row]), 1)
+        if position > start and (position - start + 1) * widest_with > budget:
+            batches.append(order[start:position])
+            start, widest_with = position, max(int(lengths[row]), 1)
+        widest = widest_with
+    if len(order):
+        batches.append(order[start:])
+    if generator is not None:
+        generator.shuffle(batches)  # type: ignore[arg-type]
+    return batches

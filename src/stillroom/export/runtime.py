@@ -1,0 +1,160 @@
+"""Run a package: text in, label probabilities out. Needs onnxruntime, tokenizers and numpy, and no torch."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stillroom.batching import Tokens, load_tokeniser, shortened, token_batches, tokenise
+from stillroom.errors import InputError
+from stillroom.files import sha256_file
+
+FORMAT = 1
+MANIFEST = "stillroom.json"
+MODEL = "model.onnx"
+TOKENISER = "tokenizer.json"
+_BATCH_TOKENS = 16_384
+
+Probabilities = npt.NDArray[np.float32]
+
+
+class PackageError(InputError):
+    """A folder that is not a whole, unchanged package."""
+
+
+def package_digest(files: Mapping[str, str], labels: Sequence[str], max_length: int, temperature: float) -> str:
+    """Identity of what a package predicts: its graph, its tokeniser and how their output is read."""
+    core = {
+        "files": {name: files[name] for name in (MODEL, TOKENISER)},
+        "labels": list(labels),
+        "max_length": max_length,
+        "temperature": temperature,
+    }
+    return hashlib.sha256(json.dumps(core, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
+    """Read and check a package's manifest; with `verify`, every file's sha256 too.
+
+    Raises PackageError naming the file or field that is wrong.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PackageError(f"{folder}: not a package; it has no {MANIFEST}") from error
+    except (OSError, ValueError) as error:
+        raise PackageError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        told = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise PackageError(f"{path}: format is {told!r}; this runtime reads {FORMAT}")
+    missing = {"labels", "files", "digest", "max_length", "temperature"} - manifest.keys()
+    if missing:
+        raise PackageError(f"{path}: lacks {', '.join(sorted(missing))}")
+    for name in (MODEL, TOKENISER):
+        if name not in manifest["files"]:
+            raise PackageError(f"{path}: lists no {name}")
+    for name, expected in manifest["files"].items():
+        _check_file(folder, name, expected, verify)
+    digest = package_digest(
+        manifest["files"], manifest["labels"], manifest["max_length"], manifest["temperature"]
+    )
+    if digest != manifest["digest"]:
+        raise PackageError(f"{path}: digest is {manifest['digest']}, its contents give {digest}")
+    return manifest
+
+
+def _check_file(folder: Path, name: str, expected: str, verify: bool) -> None:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise PackageError(f"{folder / MANIFEST}: {name!r} points outside the package")
+    path = folder / name
+    if not path.is_file() or path.is_symlink():
+        raise PackageError(f"{path}: no such file, though {MANIFEST} lists it")
+    if verify and (found := sha256_file(path)) != expected:
+        raise PackageError(f"{path}: sha256 is {found}, {MANIFEST} says {expected}; fetch the package again")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A loaded package. Safe to share between threads: neither the session nor the tokeniser keeps state."""
+
+    folder: Path
+    labels: tuple[str, ...]
+    digest: str
+    manifest: Mapping[str, Any]
+    session: Any
+    tokeniser: Any
+
+    @classmethod
+    def load(cls, folder: Path | str, verify: bool = True, threads: int | None = None) -> "Package":
+        """Load a package folder.
+
+        threads: CPU threads of the graph; default, what the package's manifest recommends (0: every core).
+        """
+        import onnxruntime
+
+        folder = Path(folder)
+        manifest = read_manifest(folder, verify)
+        options = onnxruntime.SessionOptions()
+        wanted = manifest.get("threads", 0) if threads is None else threads
+        options.intra_op_num_threads = wanted or len(os.sched_getaffinity(0))
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(
+                str(folder / MODEL), options, providers=["CPUExecutionProvider"]
+            )
+            tokeniser = load_tokeniser(folder / TOKENISER, manifest["max_length"])
+        except Exception as error:
+            raise PackageError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+        return cls(folder, tuple(manifest["labels"]), manifest["digest"], manifest, session, tokeniser)
+
+    def predict(self, texts: Sequence[str]) -> Probabilities:
+        """Probabilities of every label for every text, float32 [len(texts), len(labels)], in order."""
+        if len(texts) == 1:
+            return self._probabilities(self._logits_of_one(texts[0]))
+        tokens = tokenise(self.tokeniser, texts, self._max_length)
+        logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        for rows in token_batches(tokens.lengths, _BATCH_TOKENS):
+            logits[rows] = self._logits(tokens, rows)
+        return self._probabilities(logits)
+
+    def stream(self, texts: Iterator[str], chunk: int = 4096) -> Iterator[tuple[str, str, float]]:
+        """Yield (text, label, probability) for texts that need not fit in memory, in order."""
+        from itertools import islice
+
+        while batch := list(islice(texts, chunk)):
+            probabilities = self.predict(batch)
+            best = probabilities.argmax(axis=1)
+            for text, label, probability in zip(batch, best, probabilities.max(axis=1), strict=True):
+                yield text, self.labels[label], float(probability)
+
+    @property
+    def _max_length(self) -> int:
+        return int(self.manifest["max_length"])
+
+    def _logits_of_one(self, text: str) -> npt.NDArray[np.float32]:
+        ids = np.asarray([self.tokeniser.encode(shortened(text, self._max_length)).ids], dtype=np.int64)
+        if ids.size == 0:  # nothing is known of this text: one padding cell that is masked out
+            return self._run(np.zeros((1, 1), dtype=np.int64), np.zeros((1, 1), dtype=np.int64))
+        return self._run(ids, np.ones_like(ids))
+
+    def _logits(self, tokens: Tokens, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return self._run(*tokens.padded(rows, pad=0))
+
+    def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        result: npt.NDArray[np.float32] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return result
+
+    def _probabilities(self, logits: npt.NDArray[np.float32]) -> Probabilities:
+        scaled = logits / np.float32(self.manifest["temperature"])
+        scaled -= scaled.max(axis=1, keepdims=True)
+        np.exp(scaled, out=scaled)
+        scaled /= scaled.sum(axis=1, keepdims=True)
+        return scaled
