@@ -1,0 +1,1 @@
+"""What people read of a run: the result table, plots, the HTML report, model cards."""
