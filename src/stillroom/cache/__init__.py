@@ -1,0 +1,1 @@
+"""The teacher cache: what the teacher answered, found by content and never by position."""

@@ -1,0 +1,1 @@
+"""The model that sets the quality: load, fine-tune, calibrate, describe."""

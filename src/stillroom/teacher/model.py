@@ -1,0 +1,187 @@
+"""A classifier over any encoder that transformers loads: pooled last hidden state, one linear head."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stillroom.errors import InputError
+from stillroom.files import read_json, write_json
+
+Pooling = Literal["mean", "cls"]
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "teacher.json"
+TOKENISER = "tokenizer.json"
+
+
+class Description(BaseModel):
+    """teacher.json: all that the weights don't say. Metrics are of the validation rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    name: str
+    params: int
+    labels: tuple[str, ...]
+    pooling: Pooling
+    max_length: int
+    temperature: float
+    """Scalar that calibrates the logits (Guo et al., arXiv 1706.04599), fitted on validation."""
+    precision: Literal["fp32", "bf16"]
+    pad: int
+    """Id of the padding token."""
+    ready: bool = False
+    """The checkpoint classified already and was not fine-tuned."""
+    metrics: dict[str, dict[str, float]]
+    history: tuple[dict[str, float], ...] = ()
+    tokens_per_second: float | None = None
+
+
+class EncoderClassifier(nn.Module):
+    """Token ids and mask [rows, tokens] to logits [rows, classes] and the pooled hidden state [rows, width]."""
+
+    def __init__(self, encoder: nn.Module, width: int, classes: int, pooling: Pooling, dropout: float = 0.0):
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled = pool(hidden, mask, self.pooling).to(self.head.weight.dtype)
+        return self.head(self.dropout(pooled)), pooled
+
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """One vector per text, [rows, width], from hidden states [rows, tokens, width]."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+class ReadyClassifier(nn.Module):
+    """A classification checkpoint as it is, with its outputs in the order of the data's labels.
+
+    Same interface as EncoderClassifier; the pooled state is the mean of the last hidden states.
+    """
+
+    order: torch.Tensor
+
+    def __init__(self, checkpoint: Any, order: Sequence[int]):
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.register_buffer("order", torch.tensor(order))
+
+    @property
+    def encoder(self) -> Any:
+        """The checkpoint's encoder, without its head."""
+        return self.checkpoint.base_model
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = self.checkpoint(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        return outputs.logits[:, self.order], pool(outputs.hidden_states[-1], mask, "mean")
+
+
+Classifier = EncoderClassifier | ReadyClassifier
+
+
+def load_encoder(folder: Path, dropout: float = 0.0, attention: str = "eager") -> Any:
+    """Load a checkpoint's encoder in fp32.
+
+    Attention is `eager` by default: on a CPU the backward pass of the fused kernel is several times slower than the
+    plain matrix products (benchmarks/teach.py). Raises InputError for a folder that transformers can't load.
+    """
+    from transformers import AutoModel
+
+    return _load(AutoModel, folder, dropout, attention)
+
+
+def load_ready(folder: Path, labels: Sequence[str]) -> ReadyClassifier:
+    """Load a checkpoint that already classifies; its labels must be the data's, in any order."""
+    from transformers import AutoModelForSequenceClassification
+
+    checkpoint = _load(AutoModelForSequenceClassification, folder, 0.0, "sdpa")
+    found = [checkpoint.config.id2label[index] for index in range(len(checkpoint.config.id2label))]
+    _check_labels(found, labels, folder)
+    return ReadyClassifier(checkpoint, [found.index(label) for label in labels])
+
+
+def _load(factory: Any, folder: Path, dropout: float, attention: str) -> Any:
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        _set_dropout(config, dropout)
+        return factory.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=attention,
+            dtype=torch.float32,
+        )
+    except Exception as error:
+        told = " ".join(str(error).split())[:300]
+        raise InputError(f"{folder}: not a checkpoint that transformers loads ({told})") from error
+
+
+def _set_dropout(config: Any, dropout: float) -> None:
+    for name in vars(config):
+        if name.endswith(("dropout", "dropout_prob", "dropout_rate")) and isinstance(getattr(config, name), float):
+            setattr(config, name, dropout)
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of distinct weights."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def save_teacher(folder: Path, model: Classifier, tokeniser: Any, description: Description) -> None:
+    """Publish into an existing folder: safetensors, the encoder's config, the tokeniser, the description last."""
+    state = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    carrier = model.checkpoint if isinstance(model, ReadyClassifier) else model.encoder
+    carrier.config.save_pretrained(folder)
+    tokeniser.save(str(folder / TOKENISER))
+    write_json(folder / DESCRIPTION, description.model_dump(mode="json"))
+
+
+def read_description(folder: Path) -> Description:
+    """The description of a published teacher."""
+    return Description.model_validate(read_json(folder / DESCRIPTION))
+
+
+def load_teacher(folder: Path, attention: str = "sdpa") -> tuple[Classifier, Description]:
+    """Load a published teacher in fp32, for inference."""
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+    description = read_description(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    model: Classifier
+    if description.ready:
+        checkpoint = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
+        model = ReadyClassifier(checkpoint, range(len(description.labels)))
+    else:
+        encoder = AutoModel.from_config(config, attn_implementation=attention)
+        model = EncoderClassifier(encoder, config.hidden_size, len(description.labels), description.pooling)
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model.eval(), description
+
+
+def _check_labels(found: Sequence[str], wanted: Sequence[str], where: Path) -> None:
+    if len(found) != len(wanted):
+        raise InputError(
+            f"{where}: the checkpoint gives {len(found)} labels, the data have {len(wanted)}; "
+            "set teacher.fine_tune to true or bring a matching checkpoint"
+        )
+    if missing := sorted(set(wanted) - set(found)):
+        raise InputError(f"{where}: the checkpoint's labels lack {', '.join(missing[:5])}")

@@ -1,0 +1,38 @@
+"""The teacher's tokeniser as one tokenizer.json, whatever files the checkpoint brings."""
+
+from pathlib import Path
+from typing import Any
+
+from stillroom.batching import load_tokeniser
+from stillroom.errors import InputError
+from stillroom.files import read_json
+
+
+def read_tokeniser(checkpoint: Path, max_length: int) -> Any:
+    """Load a checkpoint's fast tokeniser, truncating to max_length and never padding.
+
+    Raises InputError if the folder has none, or none that can be made fast.
+    """
+    path = checkpoint / "tokenizer.json"
+    if path.is_file():
+        try:
+            return load_tokeniser(path, max_length)
+        except Exception as error:
+            raise InputError(f"{path}: not a tokeniser ({' '.join(str(error).split())[:200]})") from error
+    from transformers import AutoTokenizer
+
+    try:
+        backend = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True).backend_tokenizer
+    except Exception as error:
+        raise InputError(
+            f"{checkpoint}: has no tokenizer.json and none can be built ({' '.join(str(error).split())[:200]})"
+        ) from error
+    backend.no_padding()
+    backend.enable_truncation(max_length)
+    return backend
+
+
+def pad_id(checkpoint: Path) -> int:
+    """Id that fills a batch; masked out everywhere, so 0 where a checkpoint names none."""
+    config = read_json(checkpoint / "config.json")
+    return int(config.get("pad_token_id") or 0)
