@@ -1,0 +1,42 @@
+"""select: every student's evaluation → its verdict, the cheapest that passes, and the run's summary."""
+
+import logging
+
+from stillroom import layout
+from stillroom.data.splits import read_snapshot, read_split
+from stillroom.files import atomic_folder, write_json
+from stillroom.gate.evidence import read_evidence
+from stillroom.gate.select import Judged, summarise
+from stillroom.gate.verdict import judge
+from stillroom.params import Params
+
+log = logging.getLogger("stillroom")
+
+
+def run(params: Params) -> dict[str, float]:
+    """Publish reports/gate and reports/summary.json; that nobody passes is a result, not a failure."""
+    snapshot = read_snapshot(layout.SPLIT)
+    test = read_split(layout.SPLIT, "test")
+    students = []
+    for name in params.students:
+        folder = layout.EVALUATIONS / name
+        evidence = read_evidence(folder, test.row, test.label, len(snapshot.labels))
+        report = judge(evidence, params.gate, snapshot.labels, snapshot.sha256, params.seed)
+        students.append(Judged(evidence.evaluation, report))
+        log.info("select: %s %s: %s", name, report.verdict, report.reasons[0])
+    summary = summarise(students, snapshot.rows, snapshot.sha256)
+    with atomic_folder(layout.GATE_REPORTS) as target:
+        for student in students:
+            write_json(target / f"{student.evaluation.name}.json", student.report.model_dump(mode="json"))
+    write_json(layout.SUMMARY, summary)
+    selected = summary["selected"]
+    log.info(
+        "select: %s", f"{selected} is the cheapest student that passes" if selected else "no student passes"
+    )
+    passed = sum(student.report.verdict == "PASS" for student in students)
+    lowest = {
+        f"{name}_{metric}_retention_lower": bounds["lower"]
+        for name, student in summary["students"].items()
+        for metric, bounds in student["retention"].items()
+    }
+    return {"students": float(len(students)), "passed": float(passed), **lowest}

@@ -1,0 +1,76 @@
+"""The stage select on files as the stages before it leave them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillroom import layout
+from stillroom.errors import InputError
+from stillroom.files import file_digests, read_json
+from stillroom.gate.verdict import read_gate_report
+from stillroom.params import Params, validate
+from stillroom.stages import select
+from tests.gate.evaluations import NAMES, labels_of, one_hot, with_mistakes, write_evaluation, write_split
+
+LABELS = labels_of(400)
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A workspace with the students good and bad."""
+    monkeypatch.chdir(tmp_path)
+    write_split(layout.SPLIT, LABELS)
+    evaluate("good", mistakes=9)
+    evaluate("bad", mistakes=80)
+    raw: dict[str, Any] = {
+        "data": {"source": "rows.csv"},
+        "teacher": {"source": "teacher"},
+        "students": {"good": {"family": "static"}, "bad": {"family": "static"}},
+        "gate": {"resamples": 500},
+    }
+    return validate(raw, "test")
+
+
+def evaluate(name: str, mistakes: int, teachers: int = 8) -> None:
+    student, teacher = (one_hot(with_mistakes(LABELS, n), len(NAMES)) for n in (mistakes, teachers))
+    write_evaluation(layout.EVALUATIONS / name, LABELS, student, teacher)
+
+
+def test_verdicts_and_summary_are_written(params: Params) -> None:
+    metrics = select.run(params)
+    assert (metrics["students"], metrics["passed"]) == (2.0, 1.0)
+    summary = read_json(layout.SUMMARY)
+    assert summary["selected"] == "good"
+    assert [student["verdict"] for student in summary["students"].values()] == ["PASS", "FAIL"]
+    assert summary["data"]["rows"]["test"] == 400
+    report = read_gate_report(layout.GATE_REPORTS / "good.json")
+    assert report.verdict == "PASS"
+    assert report.data_sha256 == summary["data"]["sha256"]
+    assert report.retention["accuracy"].lower == metrics["good_accuracy_retention_lower"]
+
+
+def test_the_same_inputs_give_the_same_bytes(params: Params) -> None:
+    select.run(params)
+    before = file_digests(Path("reports"))
+    select.run(params)
+    assert file_digests(Path("reports")) == before
+
+
+def test_nobody_passing_is_a_result(params: Params) -> None:
+    evaluate("good", mistakes=100)
+    assert select.run(params)["passed"] == 0.0
+    assert read_json(layout.SUMMARY)["selected"] is None
+
+
+def test_a_report_of_a_student_that_was_removed_goes_away(params: Params) -> None:
+    select.run(params)
+    select.run(params.model_copy(update={"students": {"good": params.students["good"]}}))
+    assert [path.name for path in layout.GATE_REPORTS.iterdir()] == ["good.json"]
+
+
+def test_evidence_of_another_split_stops_the_stage_and_writes_nothing(params: Params) -> None:
+    write_split(layout.SPLIT, labels_of(404))
+    with pytest.raises(InputError, match="holds 400 rows, the test split 404"):
+        select.run(params)
+    assert not Path("reports").exists()
