@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,12 @@ def tree_digest(path: Path) -> str:
     """One sha256 for a file (its bytes) or a folder (the sorted list of its files' names and digests)."""
     if path.is_file():
         return sha256_file(path)
-    listing = "".join(f"{name}\0{digest}\n" for name, digest in file_digests(path).items())
+    return listing_digest(file_digests(path))
+
+
+def listing_digest(digests: Mapping[str, str]) -> str:
+    """The digest of a folder whose files' digests are known, by name, in the order of `file_digests`."""
+    listing = "".join(f"{name}\0{digest}\n" for name, digest in digests.items())
     return hashlib.sha256(listing.encode()).hexdigest()
 
 

@@ -1,0 +1,1 @@
+"""The data room: sources, reading, checks, duplicates, splits and the snapshot manifest."""

@@ -1,0 +1,74 @@
+"""Examples: checked rows in memory and as Parquet, the same bytes for the same rows."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import InputError
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows in the order of their file. `row` is unique over all files of a run; labels are names."""
+
+    row: list[int]
+    text: list[str]
+    label: list[str]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, keep: Sequence[Any]) -> "Examples":
+        """The rows for which `keep`, one truth value a row, holds."""
+        chosen = [index for index, wanted in enumerate(keep) if wanted]
+        return Examples(
+            [self.row[index] for index in chosen],
+            [self.text[index] for index in chosen],
+            [self.label[index] for index in chosen],
+        )
+
+    def label_counts(self) -> dict[str, int]:
+        """Rows of each label, labels sorted."""
+        return dict(sorted(Counter(self.label).items()))
+
+
+def write_examples(examples: Examples, path: Path) -> None:
+    """Write columns row (int64), text and label (string)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "row": pa.array(examples.row, pa.int64()),
+        "text": pa.array(examples.text, pa.string()),
+        "label": pa.array(examples.label, pa.string()),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def read_examples(path: Path) -> Examples:
+    """Read what `write_examples` wrote; raises InputError if it is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_table(path, columns=["row", "text", "label"])
+        return Examples(*(columns[name].to_pylist() for name in ("row", "text", "label")))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run the stage that writes it") from error
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise InputError(f"{path}: not readable as rows ({' '.join(str(error).split())})") from error
+
+
+def content_digest(splits: Mapping[str, Examples]) -> str:
+    """sha256 over texts and labels in order, each after its length so that no two contents look alike."""
+    digest = hashlib.sha256()
+    for name, examples in splits.items():
+        digest.update(f"{name} {len(examples)}\n".encode())
+        for values in zip(examples.text, examples.label, strict=True):
+            for value in values:
+                encoded = value.encode()
+                digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""Take in: read and check the raw files of a run, all of them or none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from stillroom.data.checks import check_classes, check_known_labels, check_rows
+from stillroom.data.examples import Examples
+from stillroom.data.labels import near_equal
+from stillroom.data.manifest import SPLITS
+from stillroom.data.reading import read_table
+from stillroom.params import DataParams
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """Checked rows by split, a description of each file, and what a person should look at."""
+
+    examples: dict[str, Examples]
+    files: dict[str, dict[str, Any]]
+    findings: list[str]
+
+
+def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested:
+    """Read and check the files, given by split as (name for messages, path).
+
+    Rows are numbered through all files, so that a row id is unique in the run. Raises InputError for the
+    first thing that is wrong; a finding is something that may be meant.
+    """
+    examples: dict[str, Examples] = {}
+    described: dict[str, dict[str, Any]] = {}
+    findings: list[str] = []
+    first_row = 0
+    for split in SPLITS:
+        if split not in files:
+            continue
+        shown, path = files[split]
+        table = read_table(path, data.text, data.label, shown)
+        examples[split] = check_rows(table, data.max_chars, first_row)
+        first_row += len(examples[split])
+        findings += [f"{split}: {finding}" for finding in table.findings]
+        described[split] = _describe(examples[split], path, table.encoding)
+    check_classes(examples["train"], files["train"][0])
+    known = examples["train"].label_counts()
+    for split in examples:
+        check_known_labels(examples[split], list(known), files[split][0])
+    findings += _about_labels(known, examples)
+    return Ingested(examples, described, findings)
+
+
+def _describe(examples: Examples, path: Path, encoding: str) -> dict[str, Any]:
+    lengths = [len(text) for text in examples.text]
+    return {
+        "format": path.suffix.lower().removeprefix("."),
+        "encoding": encoding,
+        "rows": len(examples),
+        "characters": {"min": min(lengths), "median": median(lengths), "max": max(lengths)},
+        "labels": examples.label_counts(),
+    }
+
+
+def _about_labels(known: Mapping[str, int], examples: Mapping[str, Examples]) -> list[str]:
+    findings = [
+        f"labels {one!r} ({known[one]} rows) and {other!r} ({known[other]} rows) have nearly the same name"
+        for one, other in near_equal(known)
+    ]
+    for split, given in examples.items():
+        absent = sorted(set(known) - set(given.label))
+        if absent:
+            named = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
+            findings.append(f"{split}: has no row of {len(absent)} labels: {named}")
+    return findings

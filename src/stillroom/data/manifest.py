@@ -1,0 +1,87 @@
+"""What is recorded about a run's data: where it came from, and what the split holds."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stillroom.errors import InputError
+from stillroom.files import read_json
+
+SOURCE_RECORD = "source.json"
+INGEST_REPORT = "report.json"
+SPLITS = ("train", "validation", "test")
+
+
+class FileSource(BaseModel):
+    """One raw file: the address as params.yaml gives it, its sha256, and its name in sources/data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str
+    sha256: str
+    file: str
+
+
+class DataSource(BaseModel):
+    """sources/data/source.json: the raw files of a run and the licence that their owner declares."""
+
+    model_config = ConfigDict(frozen=True)
+
+    train: FileSource
+    test: FileSource | None = None
+    validation: FileSource | None = None
+    licence: str | None = None
+
+    def files(self) -> dict[str, FileSource]:
+        """The files that are given, by split, in the order train, validation, test."""
+        given = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: source for split, source in given.items() if source is not None}
+
+
+class IngestReport(BaseModel):
+    """artifacts/ingested/report.json: what the raw files hold, and what a person should look at."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    source: DataSource
+    files: dict[str, dict[str, Any]]
+    findings: tuple[str, ...]
+
+
+class SnapshotManifest(BaseModel):
+    """artifacts/split/snapshot.json. The index of a label in `labels` is its class id everywhere."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    labels: tuple[str, ...]
+    rows: dict[str, int]
+    label_counts: dict[str, dict[str, int]]
+    sha256: str
+    """Digest of texts and labels in order, free of row ids and of the Parquet version."""
+    source: DataSource
+    dropped: dict[str, int]
+    """Rows of the input that are in no split, by reason; rows + dropped is the input."""
+    findings: tuple[str, ...]
+
+
+def read_source(folder: Path) -> DataSource:
+    """Read the record of a sources/data folder."""
+    try:
+        return DataSource.model_validate(read_json(folder / SOURCE_RECORD))
+    except ValidationError as error:
+        raise InputError(
+            f"{folder / SOURCE_RECORD}: not a record of sources; run `stillroom run` to write it anew"
+        ) from error
+
+
+def read_report(folder: Path) -> IngestReport:
+    """Read the report of an artifacts/ingested folder."""
+    try:
+        return IngestReport.model_validate(read_json(folder / INGEST_REPORT))
+    except ValidationError as error:
+        raise InputError(
+            f"{folder / INGEST_REPORT}: not a report of this version; run the ingest stage again"
+        ) from error

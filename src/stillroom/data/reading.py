@@ -1,0 +1,142 @@
+"""Read: from a CSV, TSV, TAB, JSONL or Parquet file to the columns of texts and labels."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillroom.data.delimited import Records, read_csv, read_tab, read_tsv
+from stillroom.data.encoding import decode
+from stillroom.errors import InputError
+
+FORMATS = (".csv", ".tsv", ".tab", ".jsonl", ".parquet")
+_DELIMITED = {".csv": read_csv, ".tsv": read_tsv, ".tab": read_tab}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Raw values of both columns, not yet checked, and where each row stands in its file.
+
+    `unit` is what `places` count from 1: lines of a text file, where a row may span several, or rows.
+    """
+
+    shown: str
+    texts: Sequence[Any]
+    labels: Sequence[Any]
+    places: Sequence[int]
+    unit: str
+    encoding: str
+    findings: tuple[str, ...] = ()
+
+    def where(self, index: int) -> str:
+        """Where a row stands, for messages: `rows.csv: line 12`."""
+        return f"{self.shown}: {self.unit} {self.places[index]}"
+
+
+def read_table(path: Path, text: str, label: str, shown: str) -> Table:
+    """Read the two named columns of a file whose ending tells its format.
+
+    `shown` names the file in messages. Raises InputError for what cannot be read: no such column (the
+    nearest is named), encodings, quotes, rows of another width, JSON or Parquet that is not whole, no rows.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(f"{shown}: no known format; give a file that ends in {', '.join(FORMATS)}")
+    if text == label:
+        raise InputError(f"params.yaml: data.text and data.label are both {text!r}; name two columns")
+    try:
+        table = (
+            _read_parquet(path, text, label, shown)
+            if suffix == ".parquet"
+            else _read_text(path, text, label, shown)
+        )
+    except OSError as error:
+        raise InputError(f"{shown}: not readable ({error.strerror or error})") from error
+    if not table.texts:
+        raise InputError(f"{shown}: has no rows")
+    return table
+
+
+def _read_text(path: Path, text: str, label: str, shown: str) -> Table:
+    decoded = decode(path.read_bytes(), shown)
+    findings = []
+    if decoded.doubtful is not None:
+        findings.append(
+            f"read as {decoded.encoding}, not UTF-8; look whether {decoded.doubtful[:60]!r} is right"
+        )
+    if path.suffix.lower() == ".jsonl":
+        texts, labels, places = _json_lines(decoded.text, text, label, shown)
+    else:
+        records = _DELIMITED[path.suffix.lower()](decoded.text, shown)
+        findings += records.findings
+        texts, labels, places = _two_columns(records, text, label, shown)
+    return Table(shown, texts, labels, places, "line", decoded.encoding, tuple(findings))
+
+
+def _two_columns(
+    records: Records, text: str, label: str, shown: str
+) -> tuple[list[str], list[str], list[int]]:
+    names = records.header
+    _require(names, text, label, shown)
+    for name in (text, label):
+        if names.count(name) > 1:
+            raise InputError(f"{shown}: has {names.count(name)} columns named {name!r}; rename one")
+    text_at, label_at = names.index(text), names.index(label)
+    return [row[text_at] for row in records.rows], [row[label_at] for row in records.rows], records.lines
+
+
+def _json_lines(content: str, text: str, label: str, shown: str) -> tuple[list[Any], list[Any], list[int]]:
+    texts: list[Any] = []
+    labels: list[Any] = []
+    places: list[int] = []
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{shown}: line {number}: not JSON ({error}); JSONL has one object a line"
+            ) from error
+        if not isinstance(record, dict):
+            raise InputError(f"{shown}: line {number}: no JSON object; JSONL has one object a line")
+        _require(list(record), text, label, f"{shown}: line {number}")
+        texts.append(record[text])
+        labels.append(record[label])
+        places.append(number)
+    return texts, labels, places
+
+
+def _read_parquet(path: Path, text: str, label: str, shown: str) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.stat().st_size == 0:
+        raise InputError(f"{shown}: is empty")
+    try:
+        with pq.ParquetFile(path) as file:
+            names = list(file.schema_arrow.names)
+            _require(names, text, label, shown)
+            columns = file.read(columns=[text, label])
+        texts, labels = columns[text].to_pylist(), columns[label].to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"{shown}: not readable as Parquet ({' '.join(str(error).split())})") from error
+    return Table(shown, texts, labels, range(1, len(texts) + 1), "row", "utf-8")
+
+
+def _require(names: Sequence[str], text: str, label: str, shown: str) -> None:
+    for param, name in (("data.text", text), ("data.label", label)):
+        if name in names:
+            continue
+        near = difflib.get_close_matches(
+            name.lower(), [other.strip().lower() for other in names], n=1, cutoff=0.5
+        )
+        close = next((other for other in names if near and other.strip().lower() == near[0]), None)
+        hint = (
+            f"did you mean {close!r}?" if close is not None else f"it has {', '.join(map(repr, names[:10]))}"
+        )
+        if len(names) == 1 and (mark := next((mark for mark in ";\t|" if mark in names[0]), None)):
+            hint = f"its columns seem to be separated by {mark!r}"
+        raise InputError(f"{shown}: has no column {name!r} ({param}); {hint}")

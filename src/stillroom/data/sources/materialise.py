@@ -1,0 +1,146 @@
+"""Snapshot: everything that a run reads, fetched, checked and laid into its workspace."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from stillroom import layout
+from stillroom.data.manifest import SOURCE_RECORD, DataSource, FileSource
+from stillroom.data.sources.address import parse, shown
+from stillroom.data.sources.disk import ensure_free
+from stillroom.data.sources.fetching import Fetched, fetch_into, source_store
+from stillroom.data.sources.store import Store
+from stillroom.data.sources.teacher import TeacherPin, check_teacher
+from stillroom.errors import InputError, TryAgain
+from stillroom.files import atomic_folder, read_json, sha256_file, write_json
+from stillroom.params import DataParams, Params
+
+log = logging.getLogger("stillroom")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a run reads. `changed` tells whether anything had to be written into the workspace."""
+
+    data: Path
+    teacher: Path
+    source: DataSource
+    pin: TeacherPin
+    changed: bool
+
+
+def snapshot(params: Params, workspace: Path) -> Snapshot:
+    """Fetch data and teacher and lay sources/data and sources/teacher.json into the workspace.
+
+    Everything is fetched and checked before anything is written, and only what differs is written, whole.
+    Raises InputError and TryAgain as `fetch` does, and InputError for rows that ingest would refuse or a
+    broken checkpoint.
+    """
+    store = source_store()
+    with store.scratch() as scratch:
+        files = {}
+        for split, (what, uri, sha256) in _addresses(params.data).items():
+            files[split] = _data_file(store, uri, sha256, what, scratch)
+        teacher = fetch_into(
+            store,
+            parse(params.teacher.source, "teacher.source"),
+            params.teacher.sha256,
+            "teacher.source",
+            scratch,
+        )
+    source = _source(files, params.data.licence)
+    pin = TeacherPin(
+        uri=params.teacher.source,
+        sha256=teacher.listing.digest,
+        licence=params.teacher.licence,
+        files=teacher.listing.files,
+    )
+    data, pin_path = workspace / layout.SOURCE_DATA, workspace / layout.SOURCE_TEACHER
+    stale_data, stale_pin = not _holds(store, data, source), _differs(pin_path, pin.model_dump(mode="json"))
+    if stale_pin:
+        check_teacher(teacher.path, f"teacher.source: {shown(params.teacher.source)}")
+    if stale_data:
+        _check_rows(files, params.data)
+        _lay(files, source, data)
+    if stale_pin:
+        write_json(pin_path, pin.model_dump(mode="json"))
+    return Snapshot(data, pin_path, source, pin, stale_data or stale_pin)
+
+
+def _addresses(data: DataParams) -> dict[str, tuple[str, str, str | None]]:
+    """Parameter, address and digest of each file that is given, by split."""
+    given: dict[str, tuple[str, str | None, str | None]] = {
+        "train": ("data.source", data.source, data.sha256),
+        "validation": ("data.validation", data.validation, data.validation_sha256),
+        "test": ("data.test", data.test, data.test_sha256),
+    }
+    return {split: (what, uri, sha256) for split, (what, uri, sha256) in given.items() if uri is not None}
+
+
+def _data_file(store: Store, uri: str, sha256: str | None, what: str, scratch: Path) -> Fetched:
+    from stillroom.data.reading import FORMATS
+
+    address = parse(uri, what)
+    suffix = PurePosixPath(address.name).suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(
+            f"{what}: {shown(uri)}: {f'{suffix} is' if suffix else 'no ending is'} no known format; "
+            f"give a file that ends in {', '.join(FORMATS)}"
+        )
+    fetched = fetch_into(store, address, sha256, what, scratch)
+    if not fetched.path.is_file():
+        raise InputError(f"{what}: {shown(uri)}: is a folder; give the one file that holds the rows")
+    return fetched
+
+
+def _source(files: dict[str, Fetched], licence: str | None) -> DataSource:
+    records = {
+        split: FileSource(
+            uri=fetched.address.uri,
+            sha256=fetched.listing.digest,
+            file=f"{split}{PurePosixPath(fetched.address.name).suffix.lower()}",
+        )
+        for split, fetched in files.items()
+    }
+    return DataSource(
+        train=records["train"],
+        validation=records.get("validation"),
+        test=records.get("test"),
+        licence=licence,
+    )
+
+
+def _holds(store: Store, folder: Path, source: DataSource) -> bool:
+    if _differs(folder / SOURCE_RECORD, source.model_dump(mode="json")):
+        return False
+    wanted = {record.file: record.sha256 for record in source.files().values()}
+    present = store.listing(folder).files
+    return {name: digest for name, digest in present.items() if name != SOURCE_RECORD} == wanted
+
+
+def _differs(path: Path, value: object) -> bool:
+    try:
+        return bool(read_json(path) != value)
+    except InputError:
+        return True
+
+
+def _check_rows(files: dict[str, Fetched], data: DataParams) -> None:
+    """Refuse here what ingest would refuse, so that no bad file is written, versioned or pushed."""
+    from stillroom.data.intake import take_in
+
+    take_in({split: (shown(fetched.address.uri), fetched.path) for split, fetched in files.items()}, data)
+
+
+def _lay(files: dict[str, Fetched], source: DataSource, folder: Path) -> None:
+    size_bytes = sum(fetched.path.stat().st_size for fetched in files.values())
+    ensure_free(folder, size_bytes, f"{folder}")
+    with atomic_folder(folder) as temporary:
+        for split, record in source.files().items():
+            copy = temporary / record.file
+            shutil.copyfile(files[split].path, copy)
+            if sha256_file(copy) != record.sha256:
+                raise TryAgain(f"{record.uri}: changed while it was read; run again when it is at rest")
+        write_json(temporary / SOURCE_RECORD, source.model_dump(mode="json"))
+    log.info("%s: %s", folder, ", ".join(record.file for record in source.files().values()))

@@ -1,0 +1,97 @@
+"""The bad input that a run must refuse: one clear line, exit code 2, nothing written."""
+
+import codecs
+from pathlib import Path
+
+import pytest
+
+from stillroom.data.intake import take_in
+from stillroom.errors import InputError
+from stillroom.params import DataParams
+
+GOOD = b"text,label\none card,a\ntwo cards,a\none app,b\ntwo apps,b\n"
+DATA = DataParams(source="rows.csv")
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "empty file": (b"", "is empty"),
+    "only white space": (b"\n \n", "is empty"),
+    "header only": (b"text,label\n", "has no rows"),
+    "wrong column": (b"texts,label\nx,a\n", "no column 'text' (data.text); did you mean 'texts'?"),
+    "missing column": (b"text\nx\n", "no column 'label' (data.label); it has 'text'"),
+    "mixed encodings": (
+        GOOD + "caf\u00e9,a\n".encode() + b"caf\xe9,b\n",
+        "line 7: not UTF-8, while line 6 is",
+    ),
+    "byte-order mark in the midst": (GOOD + codecs.BOM_UTF8 + GOOD, "line 6: begins with a byte-order mark"),
+    "unbalanced quotes": (
+        GOOD + b'"never closed,a\n',
+        "line 6: unexpected end of data; a quote is not balanced",
+    ),
+    "labels are floats": (b"text,label\nx,0.1\ny,0.2\nz,0.1\n", "line 2: the label is the float 0.1"),
+    "one class only": (b"text,label\nx,a\ny,a\n", "one class only, 'a'"),
+    "a class with a single row": (GOOD + b"three,lonely\n", "the class 'lonely' with a single row"),
+    "all rows duplicates": (b"text,label\nx,a\nx,b\nx,a\nx,b\n", "all 4 rows hold the same text"),
+    "an empty text": (GOOD + b",a\n", "line 6: the text is empty"),
+    "a text of spaces": (GOOD + b"   ,a\n", "line 6: the text is only spaces"),
+    "a 10 MB text": (GOOD + b"x" * (10 << 20) + b",a\n", "line 6: the text has 10,485,760 characters"),
+    "NUL bytes": (GOOD + b"bro\0ken,a\n", "line 6: holds a NUL byte"),
+    "an empty label": (GOOD + b"three,\n", "line 6: the label is empty"),
+    "too many fields": (GOOD + b"three, four,a\n", "line 6: has 3 fields, the header has 2"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_training_rows_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    content, told = BAD[name]
+    path = tmp_path / "train.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        take_in({"train": ("rows.csv", path)}, DATA)
+    assert told in str(caught.value)
+    assert str(caught.value).startswith("rows.csv: ")
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_labels_unknown_in_train_are_refused(split: str, tmp_path: Path) -> None:
+    train, other = tmp_path / "train.csv", tmp_path / "other.csv"
+    train.write_bytes(GOOD)
+    other.write_bytes(b"text,label\nthree,c\n")
+    with pytest.raises(InputError, match=r"other\.csv: label 'c' \(1 rows\) is unknown in the training rows"):
+        take_in({"train": ("rows.csv", train), split: ("other.csv", other)}, DATA)
+
+
+def test_rows_are_numbered_through_all_files_and_described(tmp_path: Path) -> None:
+    files = {}
+    for split in ("test", "validation", "train"):
+        path = tmp_path / f"{split}.csv"
+        path.write_bytes(GOOD)
+        files[split] = (path.name, path)
+    ingested = take_in(files, DATA)
+    assert {split: rows.row for split, rows in ingested.examples.items()} == {
+        "train": [0, 1, 2, 3],
+        "validation": [4, 5, 6, 7],
+        "test": [8, 9, 10, 11],
+    }
+    assert ingested.files["test"] == {
+        "format": "csv",
+        "encoding": "utf-8",
+        "rows": 4,
+        "characters": {"min": 7, "median": 8.0, "max": 9},
+        "labels": {"a": 2, "b": 2},
+    }
+
+
+def test_nearly_equal_labels_and_absent_classes_are_findings(tmp_path: Path) -> None:
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text(
+        "text,label\n1,Card arrival\n2,Card arrival\n3,card_arrival \n4,card_arrival \n5,b\n6,b\n"
+    )
+    test.write_text("text,label\n7,Card arrival\n8,card_arrival \n")
+    ingested = take_in({"train": ("train.csv", train), "test": ("test.csv", test)}, DATA)
+    assert ingested.findings == [
+        "labels 'Card arrival' (2 rows) and 'card_arrival ' (2 rows) have nearly the same name",
+        "test: has no row of 1 labels: 'b'",
+    ]
