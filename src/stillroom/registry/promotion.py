@@ -1,0 +1,298 @@
+"""Move the champion: proof first, then an entry in the ledger, then the alias that follows it.
+
+Whoever writes entry N moves the alias; a crash between the two leaves a ledger that is ahead, and `reconcile`
+lets the alias catch up. A move made by hand in the MLflow UI is met the same way: adopted with an entry if
+the version has its proof, undone if not.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from stillroom import layout
+from stillroom.errors import GateRefused, InputError, TryAgain
+from stillroom.export.runtime import MANIFEST, read_manifest
+from stillroom.files import read_json, sha256_file
+from stillroom.registry import ledger, versions
+from stillroom.registry.ledger import Entry, Store
+from stillroom.registry.model import fetch
+from stillroom.registry.tracking import Tracker, connect, translated
+from stillroom.registry.versions import Version
+
+GATE_REPORT = "gate.json"
+_ATTEMPTS = 20
+_TURN_S = 60.0
+
+log = logging.getLogger("stillroom")
+
+Outcome = Literal["in step", "healed", "rebuilt", "adopted", "moved back", "unresolved"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What entitles a version to be champion, read again from the artefact store."""
+
+    version: int
+    package_digest: str
+    gate_report_sha256: str
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What `reconcile` found and did; `champion` is where the alias stands now."""
+
+    outcome: Outcome
+    champion: int | None
+    detail: str = ""
+
+
+def promote(
+    model: str,
+    version: int,
+    actor: str,
+    reason: str,
+    *,
+    tracker: Tracker | None = None,
+    store: Store | None = None,
+) -> Entry:
+    """Make a version champion and return the ledger entry that says so; the champion itself is left as it is.
+
+    Raises GateRefused, with everything unchanged, unless the version's package and gate report are what was
+    registered, and the report says PASS for this package.
+    """
+    if not actor.strip() or not reason.strip():
+        raise InputError(f"promotion of {model}: actor is {actor!r}, reason is {reason!r}; give both")
+    tracker, store = tracker or connect(), store or ledger.default_store()
+    with _turn(model):
+        proof = prove(tracker, model, version)
+        for _ in range(_ATTEMPTS):
+            _reconcile(model, tracker, store)
+            entries = ledger.read(model, store)
+            if entries and entries[-1].to_version == version:
+                return entries[-1]
+            entry = _append(model, store, entries, proof, actor, reason)
+            if entry is not None:
+                _project(model, tracker, store, entry)
+                log.info("%s: version %d is champion (%s: %s)", model, version, actor, reason)
+                return entry
+    raise TryAgain(f"{model}: others keep writing to its ledger; try again")
+
+
+def rollback(
+    model: str,
+    actor: str,
+    reason: str,
+    version: int | None = None,
+    *,
+    tracker: Tracker | None = None,
+    store: Store | None = None,
+) -> Entry:
+    """Go back to the champion before this one, or to a given version, by an entry like any other.
+
+    Raises InputError if there is nothing to go back to, GateRefused if that version's proof no longer holds.
+    """
+    store = store or ledger.default_store()
+    if version is None:
+        reigns = _reigns(ledger.read(model, store))
+        if len(reigns) < 2:
+            raise InputError(
+                f"{model}: its ledger knows no champion before this one; nothing to roll back to"
+            )
+        version = reigns[-2].to_version
+    return promote(model, version, actor, reason, tracker=tracker, store=store)
+
+
+def reconcile(model: str, *, tracker: Tracker | None = None, store: Store | None = None) -> Reconciled:
+    """Bring the champion alias and the ledger together again; changes nothing when they agree."""
+    tracker, store = tracker or connect(), store or ledger.default_store()
+    with _turn(model):
+        return _reconcile(model, tracker, store)
+
+
+def prove(tracker: Tracker, model: str, number: int) -> Proof:
+    """Check a version's package and gate report, as the artefact store holds them now.
+
+    Raises GateRefused saying what does not hold; InputError for a version that does not exist.
+    """
+    version = versions.get(tracker, model, number)
+    if version is None:
+        raise InputError(f"{model}: has no version {number} in {tracker.name}")
+    with tempfile.TemporaryDirectory(prefix="stillroom-proof-") as scratch:
+        try:
+            return check(fetch(tracker, model, number, Path(scratch)), model, version)
+        except InputError as error:
+            raise GateRefused(f"{model} version {number}: {error}") from error
+
+
+def check(package: Path, model: str, version: Version) -> Proof:
+    """Check a package folder against what was registered for a version and against its own gate report."""
+    manifest = read_manifest(package, verify=True)
+    if GATE_REPORT not in manifest["files"]:
+        raise GateRefused(f"{model} version {version.number}: its package has no {GATE_REPORT}")
+    gate_sha256 = manifest["files"][GATE_REPORT]
+    found = (manifest["digest"], gate_sha256, sha256_file(package / MANIFEST))
+    names = (versions.DIGEST_TAG, versions.GATE_TAG, versions.MANIFEST_TAG)
+    for name, value in zip(names, found, strict=True):
+        registered = version.tags.get(name)
+        if registered != value:
+            raise GateRefused(
+                f"{model} version {version.number}: {name} is {value} in the artefact store, "
+                f"{registered} was registered; register the package again"
+            )
+    report = read_json(package / GATE_REPORT)
+    verdict = report.get("verdict")
+    if verdict != "PASS":
+        raise GateRefused(
+            f"{model} version {version.number}: its gate verdict is {verdict}; only PASS is promoted"
+        )
+    if report.get("package_digest") != manifest["digest"]:
+        raise GateRefused(
+            f"{model} version {version.number}: its gate report is about package "
+            f"{report.get('package_digest')}, not {manifest['digest']}"
+        )
+    return Proof(version.number, manifest["digest"], gate_sha256)
+
+
+def _reconcile(model: str, tracker: Tracker, store: Store) -> Reconciled:
+    entries = ledger.read(model, store)
+    registered = versions.model(tracker, model)
+    last = entries[-1] if entries else None
+    home = _home(model, tracker, last) if last else None
+    if last is None or home is None:
+        if registered.champion is not None:
+            return _meet_hand_move(model, tracker, store, entries, registered.champion, home=None)
+        if last is None:
+            return Reconciled("in step", None)
+        detail = f"version {last.to_version}, champion by the ledger, is not in the registry"
+        log.warning("%s: %s; there is no champion until a student passes", model, detail)
+        return Reconciled("unresolved", None, detail)
+    if home != last.to_version:
+        return _renumber(model, tracker, store, entries, home)
+    if registered.champion == home:
+        if registered.applied != last.sequence:
+            _mark_applied(model, tracker, last)
+        return Reconciled("in step", home)
+    if registered.applied < last.sequence:
+        _project(model, tracker, store, last)
+        log.warning("%s: a promotion was cut short; champion is version %d now", model, home)
+        return Reconciled("healed", home, f"entry {last.sequence} was written and the alias not moved")
+    if registered.champion is None:
+        _project(model, tracker, store, last)
+        log.warning("%s: alias champion was removed by hand; it is back at version %d", model, home)
+        return Reconciled("moved back", home, "the alias was removed by hand")
+    return _meet_hand_move(model, tracker, store, entries, registered.champion, home)
+
+
+def _home(model: str, tracker: Tracker, last: Entry) -> int | None:
+    """The version that the last entry means: its number may be another one in a registry that was rebuilt."""
+    version = versions.get(tracker, model, last.to_version)
+    if version is None or not version.holds(last.package_digest, last.gate_report_sha256):
+        version = versions.find(tracker, model, last.package_digest, last.gate_report_sha256)
+    return version.number if version else None
+
+
+def _renumber(model: str, tracker: Tracker, store: Store, entries: Sequence[Entry], home: int) -> Reconciled:
+    last = entries[-1]
+    proof = Proof(home, last.package_digest, last.gate_report_sha256)
+    detail = f"the registry was rebuilt: version {last.to_version} is version {home} now"
+    entry = _append(model, store, entries, proof, "stillroom", detail)
+    if entry is None:
+        return _reconcile(model, tracker, store)
+    _project(model, tracker, store, entry)
+    log.warning("%s: %s", model, detail)
+    return Reconciled("rebuilt", home, detail)
+
+
+def _meet_hand_move(
+    model: str, tracker: Tracker, store: Store, entries: Sequence[Entry], moved_to: int, home: int | None
+) -> Reconciled:
+    try:
+        proof = prove(tracker, model, moved_to)
+    except (GateRefused, InputError) as refusal:
+        detail = f"alias champion was moved by hand to version {moved_to}, which is refused: {refusal}"
+        with translated(tracker.uri):
+            tracker.client.set_model_version_tag(
+                model, str(moved_to), versions.REFUSED_TAG, str(refusal)[:4000]
+            )
+            if home is None:
+                tracker.client.delete_registered_model_alias(model, versions.CHAMPION)
+        if home is not None:
+            _project(model, tracker, store, entries[-1])
+        log.warning("%s: %s; it is back at %s", model, detail, f"version {home}" if home else "no version")
+        return Reconciled("moved back", home, detail)
+    entry = _append(model, store, entries, proof, "mlflow-ui", "the alias was moved by hand")
+    if entry is None:
+        return _reconcile(model, tracker, store)
+    _project(model, tracker, store, entry)
+    log.warning("%s: alias champion was moved by hand to version %d, which passed: adopted", model, moved_to)
+    return Reconciled("adopted", moved_to, f"entry {entry.sequence}")
+
+
+def _append(
+    model: str, store: Store, entries: Sequence[Entry], proof: Proof, actor: str, reason: str
+) -> Entry | None:
+    return ledger.append(
+        model,
+        store,
+        entries,
+        to_version=proof.version,
+        actor=actor,
+        reason=reason,
+        gate_report_sha256=proof.gate_report_sha256,
+        package_digest=proof.package_digest,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _project(model: str, tracker: Tracker, store: Store, entry: Entry) -> None:
+    """Move the alias to where the ledger's end says, also when that end moves meanwhile."""
+    while True:
+        with translated(tracker.uri):
+            tracker.client.set_registered_model_alias(model, versions.CHAMPION, str(entry.to_version))
+        last = ledger.read(model, store)[-1]
+        if last.sequence == entry.sequence:
+            _mark_applied(model, tracker, entry)
+            return
+        entry = last
+
+
+def _mark_applied(model: str, tracker: Tracker, entry: Entry) -> None:
+    """Remember that the alias followed this entry: it tells a crash before from a move by hand after."""
+    with translated(tracker.uri):
+        tracker.client.set_registered_model_tag(model, versions.APPLIED_TAG, str(entry.sequence))
+
+
+def _reigns(entries: Sequence[Entry]) -> list[Entry]:
+    """Champions that one could go back to, the present one last: stepping back takes the one above away."""
+    stack: list[Entry] = []
+    for entry in entries:
+        renumbered = bool(stack) and (stack[-1].package_digest, stack[-1].gate_report_sha256) == (
+            entry.package_digest,
+            entry.gate_report_sha256,
+        )
+        stepped_back = len(stack) > 1 and stack[-2].to_version == entry.to_version
+        if renumbered or stepped_back:
+            stack.pop()
+        if not stepped_back or renumbered:
+            stack.append(entry)
+    return stack
+
+
+@contextmanager
+def _turn(model: str) -> Iterator[None]:
+    """One promotion of a model at a time on this machine: politeness, for the ledger is what decides."""
+    from filelock import FileLock, Timeout
+
+    ledger.entry_name(model, 0)
+    path = layout.state() / "locks" / f"promote-{model}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=_TURN_S):
+            yield
+    except Timeout as error:
+        raise TryAgain(f"{path}: another promotion of {model} holds the lock; try again") from error

@@ -1,0 +1,209 @@
+"""Record a run of the pipeline: runs and curves in MLflow, versions, the champion through the ledger.
+
+The files of the workspace are the truth and MLflow is a picture of them: what is missing there is filled in
+from disk, what is there already is left alone.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stillroom import layout
+from stillroom.errors import TryAgain
+from stillroom.files import read_json
+from stillroom.params import Params
+from stillroom.registry import history, ledger, marker, origin, promotion, register, runs, versions
+from stillroom.registry.marker import RecordedRun
+from stillroom.registry.register import Release
+from stillroom.registry.runs import Run
+from stillroom.registry.tracking import Tracker, connect
+
+if TYPE_CHECKING:
+    from stillroom.pipeline.outcome import StageOutcome
+
+_TURN_S = 120.0
+_ACTOR = "stillroom run"
+
+log = logging.getLogger("stillroom")
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The parent run, and the run of each stage by address."""
+
+    parent: Run
+    stages: Mapping[str, Run]
+
+
+def record_run(
+    workspace: Path, params: Params, stages: Sequence["StageOutcome"], run_name: str
+) -> RecordedRun:
+    """Record what a workspace holds after its pipeline ran; with the same results again, change nothing.
+
+    Raises TryAgain when the tracking store is down or locked, InputError when it is damaged or the workspace
+    is not complete. No stage depends on this: the next call makes up for one that failed.
+    """
+    fingerprints = [(stage.address, stage.fingerprint) for stage in stages]
+    key = marker.key(params.registry, fingerprints, workspace / layout.SUMMARY)
+    known = marker.recall(key)
+    if known is not None:
+        return known
+    with _turn():
+        tracker = connect()
+        logged = _log_runs(tracker, workspace, params, stages, key, run_name)
+        recorded = _record_versions(tracker, workspace, params, logged)
+        marker.remember(key, recorded)
+    return recorded
+
+
+def _log_runs(
+    tracker: Tracker,
+    workspace: Path,
+    params: Params,
+    stages: Sequence["StageOutcome"],
+    key: str,
+    run_name: str,
+) -> _Runs:
+    started = [stage.receipt.started_at for stage in stages if stage.executed and stage.receipt]
+    parent = runs.find_or_create(
+        tracker,
+        runs.experiment(tracker, params.registry.experiment),
+        {runs.RUN_TAG: key},
+        name=run_name,
+        start_ms=int(1000 * min(started, default=time.time())),
+        tags=origin.tags(workspace),
+    )
+    logged = _Runs(
+        parent,
+        {
+            stage.address: _log_stage(tracker, workspace, params, stage, parent)
+            for stage in stages
+            if stage.fingerprint
+        },
+    )
+    if not parent.finished:
+        summary = read_json(workspace / layout.SUMMARY)
+        links = {f"stage.{address.replace('@', '.')}": run.run_id for address, run in logged.stages.items()}
+        figures = {"teacher": summary.get("teacher", {}), **summary.get("students", {})}
+        runs.log_inputs(tracker, parent, origin.inputs(workspace))
+        runs.log_files(tracker, parent, origin.files(workspace))
+        runs.log(
+            tracker,
+            parent,
+            params=history.flat(params.model_dump(mode="json")),
+            points=list(history.numbers(figures)),
+            tags=links | {"selected": str(summary.get("selected") or "none")} | origin.note(summary),
+        )
+    return logged
+
+
+def _log_stage(tracker: Tracker, workspace: Path, params: Params, stage: "StageOutcome", parent: Run) -> Run:
+    told = history.told(workspace, stage.address)
+    receipt = stage.receipt if stage.executed else None
+    start_ms = int(1000 * (receipt.started_at if receipt else time.time()))
+    run = runs.find_or_create(
+        tracker,
+        parent.experiment_id,
+        {runs.FINGERPRINT_TAG: stage.fingerprint, runs.RESULT_TAG: told.result},
+        name=stage.address,
+        start_ms=start_ms,
+        tags={"stage.name": stage.address, "stage.told_by": "execution" if receipt else "files"},
+        parent=parent.run_id,
+    )
+    if run.finished:
+        return run
+    points, end_ms = list(told.points), start_ms
+    if receipt:
+        end_ms = int(1000 * (receipt.ended_at or receipt.started_at))
+        spent = {
+            "seconds": stage.seconds,
+            "cpu_s": receipt.cpu_s,
+            "peak_memory_bytes": receipt.peak_memory_bytes,
+        }
+        points += history.numbers(spent)
+        if not told.points:
+            points += history.numbers(receipt.metrics)
+    runs.log(tracker, run, params=history.stage_params(params, stage.address), points=points, tags=told.tags)
+    runs.finish(tracker, run, end_ms)
+    return run
+
+
+def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: _Runs) -> RecordedRun:
+    model = params.registry.model
+    summary = read_json(workspace / layout.SUMMARY)
+    releases = [
+        register.read_release(workspace / layout.RELEASE / name, name) for name in summary["students"]
+    ]
+    numbers = {release.student: _register(tracker, workspace, model, release, logged) for release in releases}
+    best = register.challenger(releases, summary.get("selected"))
+    if best is not None:
+        register.point_challenger(tracker, model, numbers[best.student])
+        _promote(tracker, model, best, numbers[best.student], summary.get("selected"))
+    if not logged.parent.finished:
+        tags = {f"version.{student}": str(number) for student, number in numbers.items()}
+        runs.log(tracker, logged.parent, tags=tags)
+        runs.finish(tracker, logged.parent, int(1000 * time.time()))
+    state = versions.model(tracker, model)
+    return RecordedRun(
+        tracking_uri=tracker.name,
+        experiment_id=logged.parent.experiment_id,
+        run_id=logged.parent.run_id,
+        model=model,
+        versions=numbers,
+        challenger=state.aliases.get(versions.CHALLENGER),
+        champion=state.champion,
+    )
+
+
+def _register(tracker: Tracker, workspace: Path, model: str, release: Release, logged: _Runs) -> int:
+    evaluation = read_json(workspace / layout.EVALUATIONS / release.student / "evaluation.json")
+    return register.register(
+        tracker,
+        model,
+        release,
+        logged.stages.get(f"evaluate@{release.student}", logged.parent),
+        history.measured(evaluation),
+        {runs.RUN_TAG: logged.parent.run_id},
+    )
+
+
+def _promote(tracker: Tracker, model: str, best: Release, number: int, selected: str | None) -> None:
+    """Promote a selected student, but only once: the same result again must not undo a rollback."""
+    store = ledger.default_store()
+    champion = promotion.reconcile(model, tracker=tracker, store=store).champion
+    if best.student != selected or best.verdict != "PASS" or champion == number:
+        return
+    reigned = [
+        entry.sequence
+        for entry in ledger.read(model, store)
+        if (entry.package_digest, entry.gate_report_sha256) == (best.digest, best.gate_sha256)
+    ]
+    if reigned and champion is not None:
+        log.warning(
+            "%s: version %d passed and was champion before (ledger entry %d); version %d stays champion, "
+            "`stillroom promote` would bring it back",
+            model,
+            number,
+            reigned[-1],
+            champion,
+        )
+        return
+    promotion.promote(model, number, _ACTOR, f"{best.student} passed the gate", tracker=tracker, store=store)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """One recording at a time on this machine, so that look-up and creation are one step."""
+    from filelock import FileLock, Timeout
+
+    path = layout.state() / "locks" / "record.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=_TURN_S):
+            yield
+    except Timeout as error:
+        raise TryAgain(f"{path}: another run is being recorded; try again") from error

@@ -1,0 +1,349 @@
+"""The champion: moved with proof only, recorded first, and in step again after crashes and moves by hand."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stillroom.errors import GateRefused, InputError
+from stillroom.export.package import relist
+from stillroom.files import read_json, write_json
+from stillroom.registry import ledger, promotion, register, runs, tracking, versions
+from stillroom.registry.ledger import Entry
+
+MakeRelease = Callable[..., Path]
+
+
+def entries() -> list[Entry]:
+    return ledger.read("toy", ledger.default_store())
+
+
+def champion(tracker: tracking.Tracker) -> int | None:
+    return versions.model(tracker, "toy").champion
+
+
+def move_by_hand(tracker: tracking.Tracker, version: int) -> None:
+    tracker.client.set_registered_model_alias("toy", "champion", str(version))
+
+
+def package_of(tracker: tracking.Tracker, version: int) -> Path:
+    """The package folder of a version in the artefact store."""
+    root = tracker.client.get_model_version_download_uri("toy", str(version))
+    return Path(root.removeprefix("file://")) / "artifacts/package"
+
+
+def test_promotion_writes_an_entry_and_moves_the_alias(registered: tracking.Tracker) -> None:
+    entry = promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    version = versions.get(registered, "toy", 1)
+    assert version is not None
+    assert champion(registered) == 1
+    assert entries() == [entry]
+    assert (entry.sequence, entry.from_version, entry.to_version) == (1, None, 1)
+    assert (entry.actor, entry.reason) == ("ada", "first")
+    assert version.holds(entry.package_digest, entry.gate_report_sha256)
+    second = promotion.promote("toy", 2, "ada", "second", tracker=registered)
+    assert (second.from_version, second.to_version, champion(registered)) == (1, 2, 2)
+
+
+def test_promoting_the_champion_again_changes_nothing(registered: tracking.Tracker) -> None:
+    first = promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    assert promotion.promote("toy", 1, "bob", "again", tracker=registered) == first
+    assert len(entries()) == 1
+
+
+@pytest.mark.parametrize(("actor", "reason"), [("", "why"), ("ada", " ")])
+def test_promotion_needs_actor_and_reason(registered: tracking.Tracker, actor: str, reason: str) -> None:
+    with pytest.raises(InputError, match="give both"):
+        promotion.promote("toy", 1, actor, reason, tracker=registered)
+    assert (entries(), champion(registered)) == ([], None)
+
+
+def test_failed_version_is_refused(registered: tracking.Tracker) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    with pytest.raises(GateRefused, match="verdict is FAIL"):
+        promotion.promote("toy", 3, "ada", "please", tracker=registered)
+    assert (len(entries()), champion(registered)) == (1, 1)
+
+
+@pytest.mark.parametrize("model", ["toy", "unheard-of"])
+def test_unknown_version_is_wrong_input(registered: tracking.Tracker, model: str) -> None:
+    with pytest.raises(InputError, match="has no version 99"):
+        promotion.promote(model, 99, "ada", "why", tracker=registered)
+
+
+def replace_by_another_package(folder: Path, other: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+
+
+def flip_a_byte(folder: Path, other: Path) -> None:
+    path = folder / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def rewrite_the_verdict(folder: Path, other: Path) -> None:
+    report = read_json(folder / "gate.json")
+    write_json(folder / "gate.json", report | {"reasons": ["rewritten"]})
+    relist(folder, read_json(folder / "stillroom.json"))
+
+
+def drop_the_gate_report(folder: Path, other: Path) -> None:
+    (folder / "gate.json").unlink()
+    relist(folder, read_json(folder / "stillroom.json"))
+
+
+def remove_everything(folder: Path, other: Path) -> None:
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        replace_by_another_package,
+        flip_a_byte,
+        rewrite_the_verdict,
+        drop_the_gate_report,
+        remove_everything,
+    ],
+)
+def test_package_changed_in_the_artefact_store_is_refused(
+    registered: tracking.Tracker, tamper: Callable[[Path, Path], None]
+) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    tamper(package_of(registered, 2), package_of(registered, 4))
+    with pytest.raises(GateRefused, match="toy version 2"):
+        promotion.promote("toy", 2, "ada", "why", tracker=registered)
+    assert (len(entries()), champion(registered)) == (1, 1)
+
+
+def test_tag_that_says_pass_is_no_proof(registered: tracking.Tracker) -> None:
+    registered.client.set_model_version_tag("toy", "3", versions.VERDICT_TAG, "PASS")
+    with pytest.raises(GateRefused, match="verdict is FAIL"):
+        promotion.promote("toy", 3, "mallory", "tags lie", tracker=registered)
+
+
+def test_pass_for_another_package_is_refused(
+    tracker: tracking.Tracker, run: runs.Run, make_release: MakeRelease
+) -> None:
+    folder = make_release("borrowed", verdict="FAIL")
+    release = register.read_release(folder, "borrowed")
+    write_json(folder / "gate.json", {"verdict": "PASS", "package_digest": "of another package"})
+    manifest = relist(folder, read_json(folder / "stillroom.json"))
+    forged = register.Release("borrowed", folder, manifest, release.gate, manifest["files"]["gate.json"])
+    assert register.register(tracker, "toy", forged, run, (), {}) == 1
+    with pytest.raises(GateRefused, match="about package of another package"):
+        promotion.promote("toy", 1, "mallory", "why", tracker=tracker)
+
+
+def test_rollback_steps_back_again_and_again(registered: tracking.Tracker) -> None:
+    for version in (1, 2, 4):
+        promotion.promote("toy", version, "ada", "better", tracker=registered)
+    assert promotion.rollback("toy", "ada", "slow in production", tracker=registered).to_version == 2
+    entry = promotion.rollback("toy", "ada", "still slow", tracker=registered)
+    assert (entry.from_version, entry.to_version, entry.reason) == (2, 1, "still slow")
+    assert champion(registered) == 1
+    with pytest.raises(InputError, match="nothing to roll back to"):
+        promotion.rollback("toy", "ada", "once more", tracker=registered)
+    promotion.promote("toy", 4, "ada", "repaired", tracker=registered)
+    assert promotion.rollback("toy", "ada", "no", tracker=registered).to_version == 1
+
+
+def test_rollback_to_a_given_version_needs_its_proof(registered: tracking.Tracker) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    with pytest.raises(GateRefused):
+        promotion.rollback("toy", "ada", "why", version=3, tracker=registered)
+    assert promotion.rollback("toy", "ada", "why", version=4, tracker=registered).to_version == 4
+
+
+def test_exception_between_entry_and_alias_is_healed(
+    registered: tracking.Tracker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+
+    def cut(*_: object) -> None:
+        raise ConnectionError("the line went dead")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(promotion, "_project", cut)
+        with pytest.raises(ConnectionError):
+            promotion.promote("toy", 2, "ada", "second", tracker=registered)
+    assert (len(entries()), champion(registered)) == (2, 1)
+    with caplog.at_level(logging.WARNING, logger="stillroom"):
+        done = promotion.reconcile("toy", tracker=registered)
+    assert (done.outcome, done.champion, champion(registered)) == ("healed", 2, 2)
+    assert "cut short" in caplog.text
+    assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
+    assert len(entries()) == 2
+
+
+KILLED = """
+import os, signal, sys
+from stillroom.registry import promotion
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(promotion, sys.argv[2], die)
+promotion.promote("toy", int(sys.argv[1]), "ada", "killed")
+"""
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize(
+    ("where", "left_behind", "outcome"), [("_project", 1, "healed"), ("_mark_applied", 2, "in step")]
+)
+def test_sigkill_on_the_way_is_healed(
+    registered: tracking.Tracker, where: str, left_behind: int, outcome: str
+) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    killed = subprocess.run([sys.executable, "-c", KILLED, "2", where], timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (len(entries()), champion(registered)) == (2, left_behind)
+    done = promotion.reconcile("toy", tracker=registered)
+    assert (done.outcome, champion(registered), len(entries())) == (outcome, 2, 2)
+    move_by_hand(registered, 1)
+    assert promotion.reconcile("toy", tracker=registered).outcome == "adopted"
+
+
+def test_promotion_after_a_crash_heals_first(
+    registered: tracking.Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(promotion, "_project", lambda *_: None)
+        promotion.promote("toy", 1, "ada", "lost", tracker=registered)
+    entry = promotion.promote("toy", 2, "ada", "second", tracker=registered)
+    assert (entry.sequence, entry.from_version, champion(registered)) == (2, 1, 2)
+
+
+RACER = """
+import sys
+from stillroom.registry import promotion
+for version in sys.argv[1].split(","):
+    promotion.promote("toy", int(version), "racer-" + sys.argv[2], "race")
+"""
+
+
+@pytest.mark.serial
+@pytest.mark.slow
+def test_racing_promotions_leave_a_gapless_chain_and_its_end_is_champion(
+    registered: tracking.Tracker,
+) -> None:
+    orders = ["1,2,4,1,2", "2,4,1,2,4", "4,1,2,4,1"]
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, order, str(number)], env=dict(os.environ))
+        for number, order in enumerate(orders)
+    ]
+    assert [racer.wait(timeout=180) for racer in racers] == [0, 0, 0]
+    chain = entries()
+    assert [entry.sequence for entry in chain] == list(range(1, len(chain) + 1))
+    assert 5 <= len(chain) <= 15
+    assert {entry.actor for entry in chain} <= {"racer-0", "racer-1", "racer-2"}
+    assert all(entry.from_version != entry.to_version for entry in chain)
+    assert champion(registered) == chain[-1].to_version
+    assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
+
+
+def test_lost_entry_is_tried_again(registered: tracking.Tracker) -> None:
+    class Late(ledger.FileStore):
+        """Another machine writes an entry just before ours."""
+
+        lost = 0
+
+        def create(self, name: str, content: bytes) -> bool:
+            if not self.lost:
+                self.lost += 1
+                proof = promotion.prove(registered, "toy", 2)
+                other = ledger.FileStore(self.root)
+                assert promotion._append("toy", other, ledger.read("toy", other), proof, "other", "first")
+            return super().create(name, content)
+
+    store = ledger.default_store()
+    assert isinstance(store, ledger.FileStore)
+    entry = promotion.promote("toy", 1, "ada", "why", tracker=registered, store=Late(store.root))
+    assert [(each.actor, each.to_version) for each in entries()] == [("other", 2), ("ada", 1)]
+    assert (entry.sequence, entry.from_version, champion(registered)) == (2, 2, 1)
+
+
+def test_move_by_hand_to_a_version_that_passed_is_adopted(
+    registered: tracking.Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    move_by_hand(registered, 2)
+    done = promotion.reconcile("toy", tracker=registered)
+    assert (done.outcome, champion(registered)) == ("adopted", 2)
+    last = entries()[-1]
+    assert (last.actor, last.from_version, last.to_version) == ("mlflow-ui", 1, 2)
+    assert "by hand" in caplog.text
+
+
+def test_move_by_hand_to_a_failed_version_is_undone(
+    registered: tracking.Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    move_by_hand(registered, 3)
+    done = promotion.reconcile("toy", tracker=registered)
+    assert (done.outcome, champion(registered), len(entries())) == ("moved back", 1, 1)
+    refused = versions.get(registered, "toy", 3)
+    assert refused is not None
+    assert "verdict is FAIL" in refused.tags[versions.REFUSED_TAG]
+    assert "refused" in caplog.text
+
+
+def test_move_by_hand_to_a_tampered_package_is_undone(registered: tracking.Tracker) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    flip_a_byte(package_of(registered, 2), Path())
+    move_by_hand(registered, 2)
+    assert promotion.reconcile("toy", tracker=registered).outcome == "moved back"
+    assert champion(registered) == 1
+
+
+def test_alias_removed_by_hand_is_put_back(registered: tracking.Tracker) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    registered.client.delete_registered_model_alias("toy", "champion")
+    assert promotion.reconcile("toy", tracker=registered).outcome == "moved back"
+    assert (champion(registered), len(entries())) == (1, 1)
+
+
+@pytest.mark.parametrize(("version", "outcome", "after"), [(2, "adopted", 2), (3, "moved back", None)])
+def test_alias_set_by_hand_before_any_promotion(
+    registered: tracking.Tracker, version: int, outcome: str, after: int | None
+) -> None:
+    move_by_hand(registered, version)
+    assert promotion.reconcile("toy", tracker=registered).outcome == outcome
+    assert champion(registered) == after
+    assert len(entries()) == (1 if after else 0)
+
+
+def test_deleted_champion_leaves_no_champion_until_the_next(
+    registered: tracking.Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    registered.client.delete_model_version("toy", "1")
+    assert promotion.reconcile("toy", tracker=registered).outcome == "unresolved"
+    assert "not in the registry" in caplog.text
+    assert promotion.promote("toy", 2, "ada", "next", tracker=registered).sequence == 2
+    assert champion(registered) == 2
+
+
+def test_rebuilt_registry_finds_its_champion_under_another_number(
+    registered: tracking.Tracker, run: runs.Run, tmp_path: Path
+) -> None:
+    promotion.promote("toy", 2, "ada", "first", tracker=registered)
+    registered.client.delete_registered_model("toy")
+    for number, name in enumerate(("4", "1", "2"), start=1):
+        release = register.read_release(tmp_path / "releases" / name, "static")
+        assert register.register(registered, "toy", release, run, (), {}) == number
+    done = promotion.reconcile("toy", tracker=registered)
+    assert (done.outcome, champion(registered)) == ("rebuilt", 3)
+    assert [(entry.from_version, entry.to_version) for entry in entries()] == [(None, 2), (2, 3)]
+    assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
+
+
+def test_nothing_to_reconcile(tracker: tracking.Tracker) -> None:
+    assert promotion.reconcile("toy", tracker=tracker) == promotion.Reconciled("in step", None)
