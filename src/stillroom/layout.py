@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("requirements.lock")
 SOURCE_DATA = Path("sources/data")
 SOURCE_TEACHER = Path("sources/teacher.json")
 INGESTED = Path("artifacts/ingested")

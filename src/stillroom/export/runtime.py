@@ -19,7 +19,7 @@ FORMAT = 1
 MANIFEST = "stillroom.json"
 MODEL = "model.onnx"
 TOKENISER = "tokenizer.json"
-_BATCH_TOKENS = 16_384
+_BATCH_TOKENS = 8192
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -140,7 +140,8 @@ class Package:
         return int(self.manifest["max_length"])
 
     def _logits_of_one(self, text: str) -> npt.NDArray[np.float32]:
-        ids = np.asarray([self.tokeniser.encode(shortened(text, self._max_length)).ids], dtype=np.int64)
+        encoding = self.tokeniser.encode_batch_fast([shortened(text, self._max_length)])[0]
+        ids = np.array([encoding.ids], dtype=np.int64)
         if ids.size == 0:  # nothing is known of this text: one padding cell that is masked out
             return self._run(np.zeros((1, 1), dtype=np.int64), np.zeros((1, 1), dtype=np.int64))
         return self._run(ids, np.ones_like(ids))

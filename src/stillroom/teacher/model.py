@@ -91,6 +91,18 @@ class ReadyClassifier(nn.Module):
 Classifier = EncoderClassifier | ReadyClassifier
 
 
+class LogitsOnly(nn.Module):
+    """A classifier for export: ids and mask [texts, tokens] to logits."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.classifier(input_ids, attention_mask)[0]
+        return logits
+
+
 def load_encoder(folder: Path, dropout: float = 0.0, attention: str = "eager") -> Any:
     """Load a checkpoint's encoder in fp32.
 

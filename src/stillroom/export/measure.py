@@ -1,0 +1,95 @@
+"""Speed and memory as a user meets them: text in, label out, in one process and run, so that ratios hold."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.export.runtime import Package
+
+_ROUNDS = 5
+_WARM_UP = 3
+_COLD_START = """
+import json, sys, time
+began = time.perf_counter()
+from stillroom.export.runtime import Package
+package = Package.load(sys.argv[1])
+package.predict(["warm"])
+load_ms = 1000 * (time.perf_counter() - began)
+package.predict(json.load(sys.stdin))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps({"load_ms": load_ms, "peak_memory_bytes": 1024 * int(status["VmHWM"].split()[0])}))
+"""
+
+Predict = Callable[[str], Any]
+
+
+def latencies_ms(
+    predictors: Mapping[str, Predict], texts: Sequence[str], repeats: Mapping[str, int]
+) -> dict[str, dict[str, float]]:
+    """p50 and p95 of one text end to end, per predictor.
+
+    Predictors take turns in rounds, each over its share of the texts, so that a machine whose speed drifts slows all
+    of them alike. repeats: how many times a predictor goes over its share (a fast one needs more to be timed well).
+    """
+    taken: dict[str, list[float]] = {name: [] for name in predictors}
+    for turn in range(_ROUNDS):
+        share = texts[turn::_ROUNDS]
+        for name, predict in predictors.items():
+            for text in share[:_WARM_UP]:
+                predict(text)
+            for text in list(share) * repeats.get(name, 1):
+                began = time.perf_counter_ns()
+                predict(text)
+                taken[name].append((time.perf_counter_ns() - began) / 1e6)
+    return {
+        name: {"p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95))}
+        for name, values in taken.items()
+    }
+
+
+def throughput(package: Package, texts: Sequence[str]) -> float:
+    """Rows a second in batches, tokenising included; the better of two passes."""
+    best = float("inf")
+    for _ in range(2):
+        began = time.perf_counter()
+        package.predict(texts)
+        best = min(best, time.perf_counter() - began)
+    return len(texts) / best
+
+
+def cold_start(folder: Path, texts: Sequence[str]) -> dict[str, float]:
+    """Load time and peak memory of a package in a process of its own, predicting `texts` in one call.
+
+    The peak is the kernel's VmHWM, which starts anew at exec; getrusage would begin with this process's own size.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _COLD_START, str(folder)],
+        input=json.dumps(list(texts)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import os
+    import platform
+
+    cpu = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                cpu = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": len(os.sched_getaffinity(0))}

@@ -1,0 +1,87 @@
+"""Export a classifier to ONNX and check that the graph computes what PyTorch computes."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from stillroom.batching import Tokens, token_batches
+from stillroom.errors import InputError
+
+OPSET = 18
+_EXAMPLE = (2, 7)
+
+Floats = npt.NDArray[np.float32]
+
+
+def export_onnx(model: nn.Module, path: Path) -> None:
+    """Write a graph with inputs input_ids and attention_mask (int64 [texts, tokens], both free) and output logits."""
+    ids = torch.ones(_EXAMPLE, dtype=torch.int64)
+    mask = torch.ones(_EXAMPLE, dtype=torch.int64)
+    free = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals; the parity check decides
+        torch.onnx.export(
+            model,
+            (ids, mask),
+            path,
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes=(free, free),
+            opset_version=OPSET,
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def torch_logits(model: nn.Module, tokens: Tokens, budget: int) -> Floats:
+    """The model's logits in PyTorch, fp32, in row order."""
+    parts: list[tuple[Any, Floats]] = []
+    with torch.inference_mode():
+        for rows in token_batches(tokens.lengths, budget):
+            ids, mask = tokens.padded(rows, pad=0)
+            parts.append((rows, model(torch.from_numpy(ids), torch.from_numpy(mask)).float().numpy()))
+    result = np.zeros((len(tokens), parts[0][1].shape[1]), dtype=np.float32)
+    for rows, logits in parts:
+        result[rows] = logits
+    return result
+
+
+def onnx_logits(path: Path, tokens: Tokens, budget: int, threads: int = 0) -> Floats:
+    """A graph's logits by onnxruntime, in row order."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    result: Floats | None = None
+    for rows in token_batches(tokens.lengths, budget):
+        ids, mask = tokens.padded(rows, pad=0)
+        logits = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        if result is None:
+            result = np.zeros((len(tokens), logits.shape[1]), dtype=np.float32)
+        result[rows] = logits
+    assert result is not None
+    return result
+
+
+def check_parity(expected: Floats, found: Floats, tolerance: float, where: Path) -> float:
+    """Largest difference of a logit between PyTorch and the graph on real rows; beyond the tolerance an InputError."""
+    difference = np.abs(expected - found)
+    worst = float(difference.max())
+    if not worst <= tolerance:
+        row, column = np.unravel_index(int(difference.argmax()), difference.shape)
+        raise InputError(
+            f"{where}: the exported graph differs from PyTorch by {worst:.2g} at row {row}, class {column}; "
+            f"at most {tolerance:.2g} is allowed (quantise.parity_tolerance)"
+        )
+    return worst

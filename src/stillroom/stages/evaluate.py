@@ -1,0 +1,92 @@
+"""evaluate: a student's package, its baseline and the teacher on the test rows → predictions, quality, speed."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from stillroom import compute, layout
+from stillroom.batching import load_tokeniser
+from stillroom.data.splits import read_snapshot, read_split
+from stillroom.export.measure import Predict, cold_start, latencies_ms, machine, throughput
+from stillroom.export.predictions import read_probabilities, write_predictions
+from stillroom.export.runtime import Package
+from stillroom.files import atomic_folder, read_json, write_json
+from stillroom.gate.metrics import agreement, classification_metrics, per_class
+from stillroom.params import Params
+from stillroom.teacher.model import TOKENISER, load_teacher
+
+_TIMED_TEXTS = 100
+_STUDENT_REPEATS = 10
+
+log = logging.getLogger("stillroom")
+
+
+def run(params: Params, item: str) -> dict[str, float]:
+    """Publish the figures of one student; quality and speed are those of the package, run by the runtime."""
+    compute.prepare(params.compute)
+    snapshot = read_snapshot(layout.SPLIT)
+    test = read_split(layout.SPLIT, "test")
+    folder = layout.PACKAGES / item
+    package = Package.load(folder / "student")
+    student = package.predict(test.text)
+    baseline = Package.load(folder / "baseline").predict(test.text)
+    teacher = read_probabilities(layout.REFERENCE / "predictions.parquet", "teacher", test)
+    chosen = np.random.default_rng(params.seed).permutation(len(test.text))[:_TIMED_TEXTS]
+    texts = [test.text[row] for row in chosen]
+    predictors: dict[str, Predict] = {
+        "student": lambda text: package.labels[int(package.predict([text])[0].argmax())],
+        "torch_fp32": _teacher_predictor(),
+        "onnx_int8": _int8_predictor(),
+    }
+    latency = latencies_ms(predictors, texts, {"student": _STUDENT_REPEATS})
+    reference = read_json(layout.REFERENCE / "reference.json")
+    speedup = {f"vs_{name}": latency[name]["p50"] / latency["student"]["p50"] for name in ("torch_fp32", "onnx_int8")}
+    metrics = classification_metrics(test.label, student)
+    evaluation = {
+        "name": item,
+        "family": package.manifest["family"],
+        "params": package.manifest["params"],
+        "size_bytes": sum(path.stat().st_size for path in (folder / "student").iterdir()),
+        "quantisation": package.manifest["quantisation"],
+        "package_digest": package.digest,
+        "metrics": metrics,
+        "per_class": per_class(test.label, student, snapshot.labels),
+        "baseline_metrics": classification_metrics(test.label, baseline),
+        "agreement": agreement(student, teacher),
+        "latency_ms": latency["student"],
+        "throughput_rows_per_s": throughput(package, test.text),
+        **cold_start(folder / "student", test.text[:1000]),
+        "teacher": {
+            **{name: reference[name] for name in ("name", "params", "size_bytes", "metrics", "onnx_int8")},
+            "latency_ms": {name: latency[name] for name in ("torch_fp32", "onnx_int8")},
+        },
+        "speedup": speedup,
+        "machine": machine(),
+    }
+    with atomic_folder(layout.EVALUATIONS / item) as target:
+        models = {"student": student, "baseline": baseline, "teacher": teacher}
+        write_predictions(target / "predictions.parquet", test, models)
+        write_json(target / "evaluation.json", evaluation)
+    log.info("evaluate %s: accuracy %.4f, %.3f ms", item, metrics["accuracy"], latency["student"]["p50"])
+    return {**metrics, "latency_p50_ms": latency["student"]["p50"], **speedup}
+
+
+def _teacher_predictor() -> Predict:
+    import torch
+
+    model, description = load_teacher(layout.TEACHER)
+    tokeniser = load_tokeniser(layout.TEACHER / TOKENISER, description.max_length)
+
+    def predict(text: str) -> str:
+        with torch.inference_mode():
+            ids = torch.tensor([tokeniser.encode(text).ids])
+            logits: Any = model(ids, torch.ones_like(ids))[0]
+            return description.labels[int(logits.softmax(dim=1).argmax())]
+
+    return predict
+
+
+def _int8_predictor() -> Predict:
+    package = Package.load(layout.REFERENCE / "onnx_int8")
+    return lambda text: package.labels[int(package.predict([text])[0].argmax())]

@@ -1,0 +1,61 @@
+"""reference: the teacher on the test rows, in PyTorch fp32 and as an int8 package, as students are measured."""
+
+from stillroom import compute, layout
+from stillroom.batching import load_tokeniser, tokenise
+from stillroom.calibration import softmax
+from stillroom.data.splits import read_snapshot, read_split
+from stillroom.export.build import Model, build_package
+from stillroom.export.predictions import write_predictions
+from stillroom.export.runtime import Package
+from stillroom.files import atomic_folder, sha256_file, write_json
+from stillroom.gate.metrics import classification_metrics, per_class
+from stillroom.params import Params, QuantiseParams
+from stillroom.teacher.inference import predict
+from stillroom.teacher.model import TOKENISER, WEIGHTS, LogitsOnly, load_teacher
+
+_BUDGET = 8192
+_ALWAYS_INT8 = QuantiseParams(rungs=("dynamic_int8", "fp32"), allowed_drop=1.0)
+
+
+def run(params: Params) -> dict[str, float]:
+    """Publish the teacher's test predictions, metrics and int8 package."""
+    compute.prepare(params.compute)
+    snapshot = read_snapshot(layout.SPLIT)
+    test = read_split(layout.SPLIT, "test")
+    teacher, description = load_teacher(layout.TEACHER)
+    tokeniser = load_tokeniser(layout.TEACHER / TOKENISER, description.max_length)
+    tokens = tokenise(tokeniser, test.text, description.max_length)
+    logits = predict(teacher, tokens, description.pad, _BUDGET)
+    probabilities = softmax(logits, description.temperature)
+    metrics = classification_metrics(test.label, probabilities)
+    weights = layout.TEACHER / WEIGHTS
+    model = Model(
+        name=f"{description.name}-int8",
+        family="teacher",
+        module=LogitsOnly(teacher),
+        tokeniser=layout.TEACHER / TOKENISER,
+        labels=description.labels,
+        max_length=description.max_length,
+        params=description.params,
+        threads=0,
+    )
+    with atomic_folder(layout.REFERENCE) as folder:
+        write_predictions(folder / "predictions.parquet", test, {"teacher": probabilities})
+        int8 = folder / "onnx_int8"
+        int8.mkdir()
+        lineage = {"data": snapshot.sha256, "teacher": sha256_file(weights)}
+        build_package(int8, model, read_split(layout.SPLIT, "validation"), _ALWAYS_INT8, lineage)
+        quantised = Package.load(int8).predict(test.text)
+        reference = {
+            "name": description.name,
+            "params": description.params,
+            "size_bytes": weights.stat().st_size + (layout.TEACHER / TOKENISER).stat().st_size,
+            "metrics": metrics,
+            "per_class": per_class(test.label, probabilities, snapshot.labels),
+            "onnx_int8": {
+                "size_bytes": sum(path.stat().st_size for path in int8.iterdir()),
+                "metrics": classification_metrics(test.label, quantised),
+            },
+        }
+        write_json(folder / "reference.json", reference)
+    return dict(metrics)

@@ -1,0 +1,1 @@
+"""Small models that learn the teacher's outputs: families, initialisation, losses, training."""

@@ -1,0 +1,121 @@
+"""Train a student twice from the same start: on the teacher's answers, and without a teacher as the baseline."""
+
+import json
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stillroom.data.splits import Rows
+from stillroom.files import read_json, write_json
+from stillroom.params import ComputeParams, SlicedParams, Student
+from stillroom.students import sliced, static
+from stillroom.students.material import Material
+from stillroom.teacher.model import count_params
+from stillroom.training import Scratch, count_steps, fit
+
+FAMILIES: dict[str, ModuleType] = {"static": static, "sliced": sliced}
+VARIANTS = ("student", "baseline")
+DESCRIPTION = "student.json"
+
+
+def signals_of(settings: Student) -> tuple[str, ...]:
+    """The teacher's signals that a student's loss reads."""
+    if isinstance(settings, SlicedParams) and settings.cosine_weight > 0:
+        return ("logits", "embedding")
+    return ("logits",)
+
+
+def train(
+    material: Material,
+    settings: Student,
+    train_rows: Rows,
+    validation_rows: Rows,
+    variant: str,
+    seed: int,
+    machine: ComputeParams,
+    scratch: Scratch,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """One training run. variant `student` learns from the teacher's answers, `baseline` from the labels alone."""
+    family = FAMILIES[settings.family]
+    torch.manual_seed(seed)
+    student = family.build(material, settings)
+    columns = {"label": torch.from_numpy(train_rows.label)}
+    if variant == "student":
+        columns |= {name: torch.from_numpy(values) for name, values in material.signals.items()}
+    batches = family.batches(material.tokens, settings, material.pad, seed, columns)
+    validation = family.batches(
+        material.validation_tokens,
+        settings,
+        material.pad,
+        None,
+        {"label": torch.from_numpy(validation_rows.label)},
+    )
+    learner = family.learner(student, settings, count_steps(batches, settings.epochs), seed)
+    fit(
+        learner,
+        batches,
+        validation,
+        epochs=settings.epochs,
+        patience=settings.patience,
+        scratch=scratch,
+        machine=machine,
+        task=f"distil {variant}",
+    )
+    return student, learner.history
+
+
+def publish(
+    folder: Path,
+    name: str,
+    settings: Student,
+    material: Material,
+    trained: dict[str, nn.Module],
+    told: dict[str, Any],
+) -> None:
+    """Write both variants, the trimmed tokeniser and the description into an existing folder."""
+    family = FAMILIES[settings.family]
+    for variant, model in trained.items():
+        state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+        save_file(state, folder / f"{variant}.safetensors")
+    spec = json.loads(material.tokeniser_json)
+    (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+    student = trained["student"]
+    description = {
+        "format": 1,
+        "name": name,
+        "family": settings.family,
+        "params": count_params(student),
+        "labels": list(material.description.labels),
+        "max_length": settings.max_length,
+        "shape": family.describe(student, folder),
+        **told,
+    }
+    write_json(folder / DESCRIPTION, description)
+
+
+def load_student(folder: Path, variant: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A published student in the form that is exported, and its description."""
+    description = read_json(folder / DESCRIPTION)
+    family = FAMILIES[description["family"]]
+    model: nn.Module = family.load(folder, description["shape"])
+    model.load_state_dict(load_file(folder / f"{variant}.safetensors"))
+    exported: nn.Module = family.graph(model.eval())
+    return exported.eval(), description
+
+
+def stopwatch() -> Any:
+    """A function that returns the seconds since its last call."""
+    last = time.monotonic()
+
+    def lap() -> float:
+        nonlocal last
+        now = time.monotonic()
+        last, took = now, now - last
+        return took
+
+    return lap

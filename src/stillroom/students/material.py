@@ -1,0 +1,72 @@
+"""What a student is made from and trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stillroom.batching import Tokens, load_tokeniser, tokenise
+from stillroom.cache.identity import check_same, entry_keys, fingerprint
+from stillroom.cache.reader import Reader
+from stillroom.data.splits import Rows
+from stillroom.params import StudentParams
+from stillroom.students.vocabulary import trim
+from stillroom.teacher.model import TOKENISER, Classifier, Description, load_teacher
+
+
+@dataclass(frozen=True)
+class Material:
+    """The teacher, the trimmed vocabulary, the rows in it, and the teacher's answers for the training rows.
+
+    kept[new id] = teacher's id; pad: new id of the padding token; signals: float32 [train rows, width] by name.
+    """
+
+    teacher: Classifier
+    description: Description
+    tokeniser_json: str
+    kept: npt.NDArray[np.int64]
+    pad: int
+    tokens: Tokens
+    validation_tokens: Tokens
+    signals: dict[str, npt.NDArray[np.float32]]
+
+
+def gather(
+    teacher: Path,
+    cache: Path,
+    train: Rows,
+    validation: Rows,
+    settings: StudentParams,
+    special_tokens: bool,
+    signals: tuple[str, ...],
+) -> Material:
+    """Read what a student needs. Raises StaleCache if the answers are not this teacher's, InputError if some lack."""
+    from tokenizers import Tokenizer
+
+    model, description = load_teacher(teacher)
+    reader = Reader.open(cache)
+    found = reader.manifest.fingerprint
+    check_same(found, fingerprint(teacher, found["precision"], found["signals"]), cache)
+    positions = reader.locate(entry_keys(train.text), "training rows")
+    original = load_tokeniser(teacher / TOKENISER, description.max_length)
+    vocabulary = trim(
+        original,
+        tokenise(original, train.text, description.max_length),
+        settings.max_vocabulary,
+        description.pad,
+        special_tokens,
+    )
+    trimmed: Any = Tokenizer.from_str(vocabulary.tokeniser_json)
+    trimmed.enable_truncation(settings.max_length)
+    return Material(
+        model,
+        description,
+        vocabulary.tokeniser_json,
+        vocabulary.kept,
+        vocabulary.pad,
+        tokenise(trimmed, train.text, settings.max_length),
+        tokenise(trimmed, validation.text, settings.max_length),
+        {name: reader.read(name, positions) for name in signals},
+    )

@@ -1,0 +1,162 @@
+"""Trim a tokeniser to the pieces that the training rows use, so that a student carries no dead embeddings.
+
+Words that lose their piece fall back to smaller pieces: every single-character piece that was used stays, so a known
+word never turns into nothing.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stillroom.batching import Tokens
+from stillroom.errors import InputError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A trimmed tokeniser. tokeniser_json: its tokenizer.json; kept[new id] = id in the teacher's vocabulary.
+
+    pad: new id of the padding token.
+    """
+
+    tokeniser_json: str
+    kept: npt.NDArray[np.int64]
+    pad: int
+
+
+def trim(tokeniser: Any, tokens: Tokens, limit: int, pad: int, special_tokens: bool) -> Vocabulary:
+    """Keep the padding, unknown and special tokens and the most frequent pieces, at most `limit` in all.
+
+    tokens: the training rows in the teacher's ids. special_tokens: the student reads the tokens put around every
+    text, as the teacher does, and its forced tokens keep their order (encoders that number positions from the padding
+    id rely on that); without them, for a bag of words, the padding token comes first.
+    Raises InputError for a tokeniser that is not WordPiece, BPE, Unigram or WordLevel.
+    """
+    spec = json.loads(tokeniser.to_str())
+    model = spec["model"]
+    kind = model["type"]
+    if kind not in _PIECES:
+        raise InputError(f"tokeniser of type {kind!r} cannot be trimmed; {', '.join(_PIECES)} can")
+    ids = _ids(model)
+    ids.update({added["content"]: added["id"] for added in spec["added_tokens"]})
+    names = {index: name for name, index in ids.items()}
+    forced = _forced(spec, ids, pad)
+    counts = np.bincount(tokens.ids, minlength=max(names) + 1)
+    used = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index] and int(index) in names]
+    wanted = _PIECES[kind](model, ids, [names[index] for index in used], limit - len(forced))
+    first = sorted(forced) if special_tokens else [pad, *forced]
+    kept = list(dict.fromkeys([*first, *(ids[name] for name in wanted)]))
+    renumbered = {names[old]: new for new, old in enumerate(kept)}
+    _renumber(spec, renumbered)
+    if not special_tokens:
+        spec["post_processor"] = None
+    spec["truncation"] = spec["padding"] = None
+    return Vocabulary(json.dumps(spec, ensure_ascii=False), np.asarray(kept, dtype=np.int64), kept.index(pad))
+
+
+def _ids(model: Mapping[str, Any]) -> dict[str, int]:
+    if model["type"] == "Unigram":
+        return {piece: index for index, (piece, _) in enumerate(model["vocab"])}
+    return dict(model["vocab"])
+
+
+def _forced(spec: Mapping[str, Any], ids: Mapping[str, int], pad: int) -> list[int]:
+    model = spec["model"]
+    unknown = model.get("unk_token")
+    if model["type"] == "Unigram" and model.get("unk_id") is not None:
+        unknown = model["vocab"][model["unk_id"]][0]
+    special = [added["id"] for added in spec["added_tokens"] if added["special"]]
+    return list(dict.fromkeys([pad, *([ids[unknown]] if unknown in ids else []), *special]))
+
+
+def _frequent(used: Iterable[str], always: Iterable[str], limit: int) -> list[str]:
+    return list(dict.fromkeys([*always, *used]))[: max(limit, 0)]
+
+
+def _word_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
+    prefix = model.get("continuing_subword_prefix", "##")
+    letters = {letter for piece in used for letter in piece.removeprefix(prefix)}
+    singles = [piece for letter in sorted(letters) for piece in (letter, prefix + letter) if piece in ids]
+    return _frequent(used, singles, limit)
+
+
+def _unigram_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
+    letters = sorted({letter for piece in used for letter in piece})
+    return _frequent(used, [letter for letter in letters if letter in ids], limit)
+
+
+def _bpe_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
+    """A piece needs both parts of its merge, down to single symbols; whole chains are kept or none."""
+    parts: dict[str, tuple[str, str]] = {}
+    for merge in model["merges"]:
+        left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
+        parts.setdefault(left + right, (left, right))
+    letters = sorted({letter for piece in used for letter in piece})
+    kept = dict.fromkeys(letter for letter in letters if letter in ids)
+    for piece in used:
+        chain: dict[str, None] = {}
+        _collect(piece, parts, chain)
+        new = [name for name in chain if name not in kept and name in ids]
+        if len(kept) + len(new) <= limit:
+            kept.update(dict.fromkeys(new))
+    return list(kept)
+
+
+def _collect(piece: str, parts: Mapping[str, tuple[str, str]], into: dict[str, None]) -> None:
+    into[piece] = None
+    for part in parts.get(piece, ()):
+        if part not in into:
+            _collect(part, parts, into)
+
+
+def _word_level(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
+    return _frequent(used, (), limit)
+
+
+_PIECES = {
+    "WordPiece": _word_pieces,
+    "BPE": _bpe_pieces,
+    "Unigram": _unigram_pieces,
+    "WordLevel": _word_level,
+}
+
+
+def _renumber(spec: dict[str, Any], new_ids: Mapping[str, int]) -> None:
+    model = spec["model"]
+    if model["type"] == "Unigram":
+        scores = dict(model["vocab"])
+        unknown = model["vocab"][model["unk_id"]][0] if model.get("unk_id") is not None else None
+        lowest = min(scores.values())
+        ordered = sorted(new_ids, key=new_ids.__getitem__)
+        model["vocab"] = [[piece, scores.get(piece, lowest)] for piece in ordered]
+        model["unk_id"] = new_ids.get(unknown) if unknown is not None else None
+    else:
+        model["vocab"] = dict(sorted(new_ids.items(), key=lambda item: item[1]))
+    if model["type"] == "BPE":
+        model["merges"] = [merge for merge in model["merges"] if _merge_kept(merge, new_ids)]
+    spec["added_tokens"] = [
+        {**added, "id": new_ids[added["content"]]} for added in spec["added_tokens"] if added["content"] in new_ids
+    ]
+    spec["added_tokens"].sort(key=lambda added: added["id"])
+    _renumber_post_processor(spec.get("post_processor"), new_ids)
+
+
+def _merge_kept(merge: Any, new_ids: Mapping[str, int]) -> bool:
+    left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
+    return left in new_ids and right in new_ids and left + right in new_ids
+
+
+def _renumber_post_processor(processor: dict[str, Any] | None, new_ids: Mapping[str, int]) -> None:
+    if processor is None:
+        return
+    for inner in processor.get("processors", ()):
+        _renumber_post_processor(inner, new_ids)
+    for name in ("sep", "cls"):
+        if isinstance(processor.get(name), list):
+            processor[name] = [processor[name][0], new_ids[processor[name][0]]]
+    for token in (processor.get("special_tokens") or {}).values():
+        token["ids"] = [new_ids[name] for name in token["tokens"]]
