@@ -299,8 +299,11 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def write_yaml(params: Params, path: Path) -> None:
-    """Write every value, defaults included, so that DVC's key and a reader see the whole run."""
+def write_yaml(params: Params, path: Path, *, defaults: bool = True) -> None:
+    """Write every value, defaults included, so that DVC's key and a reader see the whole run.
+
+    Without defaults, what was not given stays out: the same key as the file that the params were read from.
+    """
     from ruamel.yaml import YAML
 
     from stillroom.files import atomic_file
@@ -308,7 +311,7 @@ def write_yaml(params: Params, path: Path) -> None:
     writer = YAML()
     writer.width = 4096
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        writer.dump(params.model_dump(mode="json"), stream)
+        writer.dump(params.model_dump(mode="json", exclude_unset=not defaults), stream)
 
 
 def _in_words(problem: Any) -> str:

@@ -1,0 +1,30 @@
+"""`python -m stillroom.pipeline.child PARENT ARGUMENT…`: be DVC, and die with the process that asked for it.
+
+DVC has no handler for SIGTERM and outlives a killed parent; a second copy of a stage would then start
+beside the first. Setting the death signal here, in the child, needs no code between fork and exec in a
+threaded parent.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(argv: Sequence[str]) -> None:
+    """Replace this module by `python -m dvc`, unless the parent is gone already."""
+    parent, *arguments = argv
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        sys.exit(128 + signal.SIGTERM)
+    sys.argv = ["dvc", *arguments]
+    runpy.run_module("dvc", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

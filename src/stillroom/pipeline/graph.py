@@ -1,0 +1,58 @@
+"""Stages and their edges, as DVC resolves them from dvc.yaml: the only list of stages there is."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from stillroom.errors import InputError
+
+_EDGE = re.compile(r'^"(?P<source>[^"]+)" -> "(?P<target>[^"]+)";$')
+_NODE = re.compile(r'^"(?P<name>[^"]+)";$')
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Every stage's address with the addresses that it reads from."""
+
+    upstream: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """Addresses so that each comes after what it reads; among equals, as dvc.yaml lists them."""
+        placed: dict[str, None] = {}
+        waiting = list(self.upstream)
+        while waiting:
+            ready = [name for name in waiting if all(above in placed for above in self.upstream[name])]
+            if not ready:
+                raise InputError(f"dvc.yaml: {', '.join(waiting)} depend on each other in a circle")
+            placed.update(dict.fromkeys(ready))
+            waiting = [name for name in waiting if name not in placed]
+        return tuple(placed)
+
+    def downstream(self, addresses: Iterable[str]) -> set[str]:
+        """Everything that reads, directly or not, from one of the addresses; they themselves are left out."""
+        given = set(addresses)
+        reached = set(given)
+        for name in self.order:
+            if reached.intersection(self.upstream[name]):
+                reached.add(name)
+        return reached - given
+
+
+def parse_graph(dot: str) -> Graph:
+    """Read what `dvc dag --dot` prints; what `dvc add` tracks (sources/data.dvc) is no stage and left out."""
+    upstream: dict[str, list[str]] = {}
+    for line in map(str.strip, dot.splitlines()):
+        if node := _NODE.match(line):
+            if not _is_file(node["name"]):
+                upstream.setdefault(node["name"], [])
+        elif (edge := _EDGE.match(line)) and not _is_file(edge["source"]):
+            upstream.setdefault(edge["target"], []).append(edge["source"])
+    if not upstream:
+        raise InputError("dvc.yaml: no stages in it; run this from the root of a checkout")
+    return Graph({name: tuple(sources) for name, sources in upstream.items()})
+
+
+def _is_file(node: str) -> bool:
+    return node.endswith(".dvc")
