@@ -166,7 +166,7 @@ def _why_empty(split: str, given: bool) -> str:
     if given:
         return f"no {split} row is left once those that reappear in the test file are dropped; give others"
     return (
-        f"no {split} rows can be cut: every class is one group of near duplicates; add rows or data.{split}"
+        f"no {split} rows can be cut: the classes have too few different texts; add rows or give data.{split}"
     )
 
 

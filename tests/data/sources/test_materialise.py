@@ -1,0 +1,199 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stillroom.data.sources import snapshot
+from stillroom.errors import InputError
+from stillroom.files import file_digests, sha256_file, tree_digest
+from stillroom.params import Params
+
+MakeParams = Callable[..., Params]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    return folder
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found
+    }
+
+
+def test_everything_that_a_run_reads_is_laid_out(
+    make_params: MakeParams, rows_csv: Path, teacher: Path, state: Path, workspace: Path
+) -> None:
+    test = rows_csv.with_name("held.CSV")
+    test.write_text("text,label\nsomething new about a card,arrival\n")
+    taken = snapshot(make_params(test=str(test), licence="CC-BY-4.0"), workspace)
+    assert taken.changed
+    assert json.loads((workspace / "sources/data/source.json").read_text()) == {
+        "train": {"uri": str(rows_csv), "sha256": sha256_file(rows_csv), "file": "train.csv"},
+        "test": {"uri": str(test), "sha256": sha256_file(test), "file": "test.csv"},
+        "validation": None,
+        "licence": "CC-BY-4.0",
+    }
+    assert (workspace / "sources/data/train.csv").read_bytes() == rows_csv.read_bytes()
+    assert json.loads((workspace / "sources/teacher.json").read_text()) == {
+        "uri": str(teacher),
+        "sha256": tree_digest(teacher),
+        "licence": None,
+        "files": file_digests(teacher),
+    }
+    assert sorted(listing(workspace)) == [
+        "sources/data/source.json",
+        "sources/data/test.csv",
+        "sources/data/train.csv",
+        "sources/teacher.json",
+    ]
+
+
+def test_nothing_is_touched_when_nothing_changed(
+    make_params: MakeParams, state: Path, workspace: Path
+) -> None:
+    params = make_params()
+    snapshot(params, workspace)
+    before = listing(workspace)
+    assert not snapshot(params, workspace).changed
+    assert listing(workspace) == before
+
+
+def test_changed_damaged_and_dropped_files_are_laid_anew(
+    make_params: MakeParams, rows_csv: Path, state: Path, workspace: Path
+) -> None:
+    test = rows_csv.with_name("held.csv")
+    test.write_text("text,label\nsomething new about a card,arrival\n")
+    snapshot(make_params(test=str(test)), workspace)
+    pin = (workspace / "sources/teacher.json").stat().st_mtime_ns
+    snapshot(make_params(), workspace)
+    assert not (workspace / "sources/data/test.csv").exists()
+    (workspace / "sources/data/train.csv").write_text("text,label\n")
+    assert snapshot(make_params(), workspace).changed
+    assert (workspace / "sources/data/train.csv").read_bytes() == rows_csv.read_bytes()
+    rows_csv.write_text(rows_csv.read_text() + "one more about the card,arrival\n")
+    assert snapshot(make_params(), workspace).source.train.sha256 == sha256_file(rows_csv)
+    assert (workspace / "sources/teacher.json").stat().st_mtime_ns == pin
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (lambda rows, teacher: rows.write_text("text,label\nx,a\ny,a\n"), "one class only"),
+        (lambda rows, teacher: rows.write_bytes(b""), "is empty"),
+        (lambda rows, teacher: rows.unlink(), "no such file"),
+        (lambda rows, teacher: (teacher / "tokenizer.json").unlink(), "has no tokeniser"),
+        (lambda rows, teacher: (teacher / "model.safetensors").write_bytes(b"half"), "is not whole"),
+    ],
+)
+def test_bad_input_writes_nothing(
+    break_it: Callable[[Path, Path], object],
+    told: str,
+    make_params: MakeParams,
+    rows_csv: Path,
+    teacher: Path,
+    state: Path,
+    workspace: Path,
+) -> None:
+    params = make_params()
+    break_it(rows_csv, teacher)
+    with pytest.raises(InputError, match=told) as caught:
+        snapshot(params, workspace)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert list(workspace.iterdir()) == []
+
+
+def test_bad_input_leaves_the_snapshot_before_it(
+    make_params: MakeParams, rows_csv: Path, state: Path, workspace: Path
+) -> None:
+    snapshot(make_params(), workspace)
+    before = listing(workspace)
+    rows_csv.write_text("text,label\nx,a\ny,a\n")
+    with pytest.raises(InputError):
+        snapshot(make_params(), workspace)
+    assert listing(workspace) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"source": "rows.xlsx"}, r"data\.source: rows\.xlsx: \.xlsx is no known format"),
+        ({"test": "s3://bucket/folder"}, r"data\.test: s3://bucket/folder: no ending is no known format"),
+        ({"sha256": "0" * 64}, r"data\.source: .* but params\.yaml demands 0000"),
+        ({"validation": "https://127.0.0.1:9/rows.csv"}, r"data\.validation: .* needs its sha256"),
+    ],
+)
+def test_the_parameter_at_fault_is_named(
+    data: dict[str, str], told: str, make_params: MakeParams, state: Path, workspace: Path
+) -> None:
+    with pytest.raises(InputError, match=told):
+        snapshot(make_params(**data), workspace)
+
+
+def test_a_folder_is_no_data_file(
+    make_params: MakeParams, tmp_path: Path, state: Path, workspace: Path
+) -> None:
+    (tmp_path / "many.csv").mkdir()
+    with pytest.raises(InputError, match="is a folder; give the one file"):
+        snapshot(make_params(source=str(tmp_path / "many.csv")), workspace)
+
+
+def test_no_space_in_the_workspace_writes_nothing(
+    make_params: MakeParams, state: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillroom.data.sources.disk.free_bytes", lambda folder: 10)
+    with pytest.raises(InputError, match="has 10 B free"):
+        snapshot(make_params(), workspace)
+    assert list(workspace.iterdir()) == []
+
+
+def test_one_wheel_serves_data_and_test(
+    make_wheel: Callable[..., Path],
+    make_params: MakeParams,
+    rows_csv: Path,
+    state: Path,
+    workspace: Path,
+    tmp_path: Path,
+) -> None:
+    make_wheel(
+        {"pkg/train.csv": rows_csv.read_bytes(), "pkg/test.csv": b"text,label\nmy app is slow,access\n"}
+    )
+    calls = tmp_path / "calls"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho call >> "{calls}"\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        params = make_params(
+            source="pypi://some-rows==1.0/pkg/train.csv", test="pypi://some-rows==1.0/pkg/test.csv"
+        )
+        snapshot(params, workspace)
+        assert not snapshot(params, workspace).changed
+    assert calls.read_text() == "call\n"
+
+
+def test_an_unchanged_snapshot_imports_nothing_heavy(
+    make_params: MakeParams, state: Path, workspace: Path
+) -> None:
+    params = make_params()
+    snapshot(params, workspace)
+    code = (
+        "import sys; from pathlib import Path; from stillroom.params import Params; "
+        "from stillroom.data.sources import snapshot; "
+        f"params = Params.model_validate_json({params.model_dump_json()!r}); "
+        f"assert not snapshot(params, Path({str(workspace)!r})).changed; "
+        "print({'pandas', 'pyarrow', 'torch', 'boto3', 'huggingface_hub', 'scipy'} & set(sys.modules))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert ended.stdout.strip() == "set()"
