@@ -78,6 +78,12 @@ def redacted(text: str) -> str:
     return re.sub(r"(?i)((?:password|token|secret)=)[^&\s]+", r"\1***", text)
 
 
+def without_credentials(url: str) -> str:
+    """The URL as urllib can open it: no user, no password, no slash at the end."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
 def connect() -> Tracker:
     """Open the store in use; a new SQLite store is created.
 
@@ -85,7 +91,7 @@ def connect() -> Tracker:
     database, an unknown kind of URI, refused credentials.
     """
     uri = tracking_uri()
-    _probe(uri)
+    probe(uri)
     quieten()
     with translated(uri):
         from mlflow import MlflowClient
@@ -173,8 +179,8 @@ def _is_damage(error: BaseException | None) -> bool:
     return False
 
 
-def _probe(uri: str) -> None:
-    """Find out in seconds what MLflow's own retries need minutes for."""
+def probe(uri: str) -> None:
+    """Find out in seconds, without MLflow, what its own retries need minutes for; raises like `connect`."""
     scheme = urlsplit(uri).scheme.partition("+")[0]
     if scheme == "sqlite":
         _probe_sqlite(uri)
@@ -219,10 +225,8 @@ def _probe_http(uri: str) -> None:
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
-    parts = urlsplit(uri)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
     try:
-        urlopen(Request(f"{bare}/health"), timeout=_PROBE_S).close()
+        urlopen(Request(f"{without_credentials(uri)}/health"), timeout=_PROBE_S).close()
     except HTTPError as error:
         error.close()
         if error.code >= 500:
