@@ -80,15 +80,18 @@ def write_evaluation(
     teacher: Array,
     names: Sequence[str] = NAMES,
     row: Array | None = None,
+    baseline: Array | None = None,
     **changes: Any,
 ) -> None:
-    """Write artifacts/evaluations/NAME from probabilities; the baseline predicts what the student does."""
+    """Write artifacts/evaluations/NAME from probabilities; by default the baseline answers as the student."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Any] = {"row": np.arange(len(labels)) if row is None else row, "label": labels}
-    for model, shares in (("student", student), ("baseline", student), ("teacher", teacher)):
+    baseline = student if baseline is None else baseline
+    changes = {"baseline_metrics": classification_metrics(labels, baseline)} | changes
+    for model, shares in (("student", student), ("baseline", baseline), ("teacher", teacher)):
         flat = pa.array(np.ascontiguousarray(shares).ravel())
         columns[model] = pa.FixedSizeListArray.from_arrays(flat, shares.shape[1])
     pq.write_table(pa.table(columns), folder / "predictions.parquet")

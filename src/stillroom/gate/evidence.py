@@ -56,6 +56,13 @@ class TeacherLatency(_Part):
     onnx_int8: Latency
 
 
+class Int8Figures(_Part):
+    """The teacher as an int8 package."""
+
+    size_bytes: int
+    metrics: Quality
+
+
 class TeacherFigures(_Part):
     """The teacher, measured in the same process and run as the student."""
 
@@ -63,6 +70,7 @@ class TeacherFigures(_Part):
     params: int
     size_bytes: int
     metrics: Quality
+    onnx_int8: Int8Figures
     latency_ms: TeacherLatency
 
 

@@ -1,0 +1,59 @@
+"""What a report is made of: the summary, and what stands behind its figures. Gathered by the report stage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+History = Sequence[Mapping[str, float]]
+PerClass = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Bins:
+    """A reliability diagram: mean confidence, accuracy and number of rows of each bin."""
+
+    confidence: Floats
+    accuracy: Floats
+    rows: Ints
+
+
+@dataclass(frozen=True)
+class StudentMaterial:
+    """One student beside its figures in the summary. confusion: rows by [label, chosen class]."""
+
+    name: str
+    gate: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    per_class: PerClass
+    confusion: Ints
+    reliability: Bins
+    history: History
+    baseline_history: History
+    max_length: int
+    machine: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A run. `summary` is reports/summary.json, `snapshot` the manifest of the split, both as JSON."""
+
+    summary: Mapping[str, Any]
+    snapshot: Mapping[str, Any]
+    teacher_source: str
+    teacher_licence: str | None
+    data_licence: str | None
+    teacher_per_class: PerClass
+    teacher_reliability: Bins
+    teacher_history: History
+    students: Sequence[StudentMaterial]
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Class names by class id."""
+        labels: Sequence[str] = self.snapshot["labels"]
+        return labels

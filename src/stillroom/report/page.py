@@ -1,0 +1,164 @@
+"""The report of a run as one self-contained HTML page, and as Markdown beside its plots."""
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stillroom.report import words
+from stillroom.report.material import Material, StudentMaterial
+from stillroom.report.table import columns, headline
+from stillroom.report.table import markdown as table_markdown
+
+TEMPLATES = Path(__file__).parent / "templates"
+_PIXEL_RATIO = 1.3
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot on the page: its file's name, heading and caption; its data URIs; its size in CSS pixels."""
+
+    name: str
+    title: str
+    caption: str
+    light: str = ""
+    dark: str = ""
+    width: int = 0
+    height: int = 0
+
+
+def html(material: Material, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
+    """The page. drawn: plot name → theme name → PNG; images and styles are in the page, nothing is
+    fetched."""
+    shown = [
+        Plot(
+            name, *_told(name), _data_uri(themes["light"]), _data_uri(themes["dark"]), *_size(themes["light"])
+        )
+        for name, themes in drawn.items()
+    ]
+    return render("report.html.j2", _context(material, shown))
+
+
+def markdown(material: Material, names: Sequence[str]) -> str:
+    """The same report in Markdown; the plots are files beside it."""
+    return render("report.md.j2", _context(material, [Plot(name, *_told(name)) for name in names]))
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Fill a template of this package; a name that the context lacks is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: bool(name) and ".html" in str(name),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        name: getattr(words, name) for name in ("address", "count", "size", "percent", "quality", "metric")
+    }
+    return environment.get_template(template).render(context)
+
+
+def class_rows(material: Material, student: StudentMaterial) -> list[dict[str, Any]]:
+    """A row for each class: test rows, F1 and recall of teacher and student; greatest loss of F1 first."""
+    rows = [
+        {
+            "label": label,
+            "rows": int(figures["support"]),
+            "student": figures,
+            "teacher": material.teacher_per_class[label],
+            "change": figures["f1"] - material.teacher_per_class[label]["f1"],
+        }
+        for label, figures in student.per_class.items()
+    ]
+    return sorted(rows, key=lambda row: (row["rows"] == 0, row["change"], row["label"]))
+
+
+def dropped(material: Material) -> list[str]:
+    """In words, the rows that are in no split; reasons without rows are left out."""
+    return [
+        f"{count:,} {reason.replace('_', ' ')}"
+        for reason, count in material.snapshot["dropped"].items()
+        if count
+    ]
+
+
+def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
+    summary, snapshot = material.summary, material.snapshot
+    heading, rows = columns(summary)
+    students = [
+        {
+            "name": student.name,
+            "selected": student.name == summary["selected"],
+            **{key: summary["students"][student.name][key] for key in ("verdict", "reasons", "metrics")},
+            "classes": class_rows(material, student),
+            "rungs": student.manifest["rungs"],
+            "lineage": {**student.manifest["lineage"], "package": student.manifest["digest"]},
+        }
+        for student in material.students
+    ]
+    return {
+        "headline": headline(summary),
+        "verdict": "PASS" if summary["selected"] else _best([student["verdict"] for student in students]),
+        "summary": summary,
+        "heading": heading,
+        "rows": rows,
+        "table": table_markdown(summary),
+        "students": students,
+        "plots": shown,
+        "snapshot": snapshot,
+        "sources": {k: v for k, v in snapshot["source"].items() if isinstance(v, Mapping)},
+        "dropped": dropped(material),
+        "data_licence": material.data_licence or "not declared",
+        "teacher_licence": material.teacher_licence or "not declared",
+        "teacher_source": material.teacher_source,
+    }
+
+
+def _best(verdicts: Sequence[str]) -> str:
+    return "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "FAIL"
+
+
+def _told(name: str) -> tuple[str, str]:
+    kind, _, student = name.partition("-")
+    return {
+        "retention": (
+            "Retention",
+            "How much of the teacher's quality each student keeps on the test rows. The dot is what was "
+            "measured, the bar ends at its bounds. A student passes when the left end reaches the threshold.",
+        ),
+        "cost": (
+            "Quality against cost",
+            "Up is better, left is faster, small is small on disk. A ring is the same student trained "
+            "without the teacher's answers: the distance is what distilling gained.",
+        ),
+        "reliability": (
+            "Calibration",
+            "How often a model is right when it says how sure it is, in bins of equally many test rows. "
+            "ECE is the mean distance from the dashed line.",
+        ),
+        "confusion": (
+            f"What {student} mistakes for what",
+            "Test rows by label and chosen class. Blue is right, orange is wrong; the stronger the colour, "
+            "the larger the share of the label's rows.",
+        ),
+        "learning": (
+            "Learning curves",
+            "Validation accuracy after every epoch, with and without the teacher.",
+        ),
+    }[kind]
+
+
+def _data_uri(image: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+
+
+def _size(image: bytes) -> tuple[int, int]:
+    """Width and height of a PNG, read from its header, in CSS pixels."""
+    width, height = struct.unpack(">II", image[16:24])
+    return round(width / _PIXEL_RATIO), round(height / _PIXEL_RATIO)

@@ -1,0 +1,125 @@
+"""The result table: one column a model, one row a property; as data, in a terminal and in Markdown."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stillroom.report import words
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+
+
+def guarded(summary: Mapping[str, Any]) -> list[str]:
+    """The metrics that any student's retention was judged by."""
+    return sorted({metric for student in summary["students"].values() for metric in student["retention"]})
+
+
+def records(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One record a student, for tables of other tools (a Prefect table artefact, a web page)."""
+    return [_record(name, summary) for name in summary["students"]]
+
+
+def columns(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the table: a property's name, every student's value, the teacher's."""
+    heading = [name + (" (selected)" if name == summary["selected"] else "") for name in summary["students"]]
+    heading = ["", *heading, f"teacher {summary['teacher']['name']}"]
+    teacher = _teacher_record(summary["teacher"])
+    students = records(summary)
+    names = [name for name in students[0] if name not in ("student", "teacher accuracy")]
+    return heading, [[name, *(row[name] for row in students), teacher.get(name, "")] for name in names]
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The table in GitHub's Markdown."""
+    heading, rows = columns(summary)
+    lines = [heading, ["---", *(["---:"] * (len(heading) - 1))], *rows]
+    return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def rich_table(summary: Mapping[str, Any]) -> "Table":
+    """The table for a terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    heading, rows = columns(summary)
+    table = Table(header_style="bold")
+    for place, name in enumerate(heading):
+        table.add_column(escape(name), justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        cells = [escape(cell) for cell in row]
+        if row[0] == "verdict":
+            cells = [f"[{_COLOURS[cell]}]{cell}[/]" if cell in _COLOURS else cell for cell in cells]
+        table.add_row(*cells)
+    return table
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """The result in one sentence."""
+    name = summary["selected"]
+    if name is None:
+        told = ", ".join(f"{other} {student['verdict']}" for other, student in summary["students"].items())
+        return f"No student passes the gate: {told}."
+    student = summary["students"][name]
+    kept = " and ".join(
+        f"{words.percent(at['point'])} of its {words.metric(metric)} (at least {words.percent(at['lower'])})"
+        for metric, at in student["retention"].items()
+    )
+    share = student["params"] / summary["teacher"]["params"]
+    faster = f"{student['speedup']['vs_torch_fp32']:,.0f}"
+    return (
+        f"{name} passes: with {words.percent(share)} of the teacher's parameters it keeps {kept} and answers "
+        f"{faster} times as fast as the teacher in PyTorch."
+    )
+
+
+def _record(name: str, summary: Mapping[str, Any]) -> dict[str, str]:
+    student, teacher = summary["students"][name], summary["teacher"]
+    retention = {
+        f"retention, {words.metric(m)}": _interval(student["retention"].get(m)) for m in guarded(summary)
+    }
+    return {
+        "student": name,
+        "verdict": student["verdict"],
+        **retention,
+        "accuracy": words.quality(student["metrics"]["accuracy"]),
+        "teacher accuracy": words.quality(teacher["metrics"]["accuracy"]),
+        "accuracy without teacher": words.quality(student["baseline_metrics"]["accuracy"]),
+        "macro-F1": words.quality(student["metrics"]["macro_f1"]),
+        "ECE": words.quality(student["metrics"]["ece"]),
+        "family": student["family"],
+        "parameters": words.count(student["params"]),
+        "share of teacher": words.percent(student["params"] / teacher["params"]),
+        "size": words.size(student["size_bytes"]),
+        "quantisation": student["quantisation"],
+        "latency p50": words.milliseconds(student["latency_ms"]["p50"]),
+        "latency p95": words.milliseconds(student["latency_ms"]["p95"]),
+        "speed vs torch fp32": words.times(student["speedup"]["vs_torch_fp32"]),
+        "speed vs ONNX int8": words.times(student["speedup"]["vs_onnx_int8"]),
+    }
+
+
+def _teacher_record(teacher: Mapping[str, Any]) -> dict[str, str]:
+    latency, slow = teacher["latency_ms"]["onnx_int8"], teacher["latency_ms"]["torch_fp32"]
+    return {
+        "accuracy": words.quality(teacher["metrics"]["accuracy"]),
+        "macro-F1": words.quality(teacher["metrics"]["macro_f1"]),
+        "ECE": words.quality(teacher["metrics"]["ece"]),
+        "parameters": words.count(teacher["params"]),
+        "size": words.size(teacher["size_bytes"]),
+        "quantisation": "fp32 (int8)",
+        "latency p50": f"{words.milliseconds(slow['p50'])} ({words.milliseconds(latency['p50'])})",
+        "latency p95": f"{words.milliseconds(slow['p95'])} ({words.milliseconds(latency['p95'])})",
+        "speed vs torch fp32": f"1 × ({words.times(slow['p50'] / latency['p50'])})",
+    }
+
+
+def _interval(bounds: Mapping[str, float] | None) -> str:
+    if bounds is None:
+        return "undefined"
+    return f"{bounds['point']:.4f} [{bounds['lower']:.4f},{words.GAP}{bounds['upper']:.4f}]"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")

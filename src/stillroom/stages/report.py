@@ -1,0 +1,120 @@
+"""report: the run's page, plots and model cards, and every student's package made ready to ship."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from stillroom import layout
+from stillroom.data.splits import read_snapshot, read_split
+from stillroom.errors import InputError
+from stillroom.export.package import relist
+from stillroom.export.runtime import read_manifest
+from stillroom.files import atomic_folder, read_json
+from stillroom.gate.evidence import Evidence, read_evidence
+from stillroom.gate.metrics import per_class, reliability
+from stillroom.gate.verdict import read_gate_report
+from stillroom.params import Params
+from stillroom.report.card import card
+from stillroom.report.material import Bins, Material, StudentMaterial
+from stillroom.report.page import html, markdown
+from stillroom.report.plots import plots
+from stillroom.report.style import DARK, LIGHT
+
+CARD = "MODEL_CARD.md"
+GATE_REPORT = "gate.json"
+
+log = logging.getLogger("stillroom")
+
+
+def run(params: Params) -> dict[str, float]:
+    """Publish reports/report and release; the same inputs give the same bytes."""
+    material = gather(params)
+    drawn = {
+        name: {theme.name: draw(theme) for theme in (LIGHT, DARK)} for name, draw in plots(material).items()
+    }
+    with atomic_folder(layout.REPORT) as target:
+        for name, themes in drawn.items():
+            (target / f"{name}.png").write_bytes(themes["light"])
+        (target / "report.md").write_text(markdown(material, list(drawn)), encoding="utf-8")
+        (target / "report.html").write_text(html(material, drawn), encoding="utf-8")
+    with atomic_folder(layout.RELEASE) as target:
+        for student in material.students:
+            release(target / student.name, material, student)
+    log.info("report: %s", layout.REPORT / "report.html")
+    return {"students": float(len(material.students)), "plots": float(len(drawn))}
+
+
+def gather(params: Params) -> Material:
+    """Read what the stages before left; raises InputError where two of them are not of one run."""
+    snapshot = read_snapshot(layout.SPLIT)
+    summary = read_json(layout.SUMMARY)
+    if summary["data"]["sha256"] != snapshot.sha256:
+        raise InputError(
+            f"{layout.SUMMARY}: is about other data than {layout.SPLIT}; run the select stage again"
+        )
+    if list(summary["students"]) != list(params.students):
+        raise InputError(
+            f"{layout.SUMMARY}: lists other students than params.yaml; run the select stage again"
+        )
+    test = read_split(layout.SPLIT, "test")
+    evidence = {
+        name: read_evidence(layout.EVALUATIONS / name, test.row, test.label, len(snapshot.labels))
+        for name in params.students
+    }
+    first = next(iter(evidence.values()))
+    return Material(
+        summary=summary,
+        snapshot=snapshot.model_dump(mode="json"),
+        teacher_source=params.teacher.source,
+        teacher_licence=params.teacher.licence,
+        data_licence=params.data.licence,
+        teacher_per_class=per_class(first.labels, first.teacher, snapshot.labels),
+        teacher_reliability=_bins(first, "teacher"),
+        teacher_history=read_json(layout.TEACHER / "teacher.json")["history"],
+        students=[_student(name, found, len(snapshot.labels)) for name, found in evidence.items()],
+    )
+
+
+def release(folder: Path, material: Material, student: StudentMaterial) -> None:
+    """Fill release/NAME: the student's package with its gate report and model card, every file listed."""
+    shutil.copytree(layout.PACKAGES / student.name / "student", folder, copy_function=shutil.copyfile)
+    shutil.copyfile(layout.GATE_REPORTS / f"{student.name}.json", folder / GATE_REPORT)
+    (folder / CARD).write_text(card(material, student), encoding="utf-8")
+    relist(folder, student.manifest)
+
+
+def _student(name: str, evidence: Evidence, classes: int) -> StudentMaterial:
+    package = layout.PACKAGES / name / "student"
+    manifest = read_manifest(package)
+    gate = read_gate_report(layout.GATE_REPORTS / f"{name}.json")
+    for told, digest in (
+        ("gate report", gate.package_digest),
+        ("evaluation", evidence.evaluation.package_digest),
+    ):
+        if digest != manifest["digest"]:
+            raise InputError(
+                f"{package}: digest is {manifest['digest']}, its {told} is about {digest}; "
+                "run the stages evaluate and select again"
+            )
+    training = read_json(layout.STUDENTS / name / "student.json")
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (evidence.labels, evidence.student.argmax(axis=1)), 1)
+    return StudentMaterial(
+        name=name,
+        gate=gate.model_dump(mode="json"),
+        manifest=manifest,
+        per_class=per_class(evidence.labels, evidence.student, manifest["labels"]),
+        confusion=confusion,
+        reliability=_bins(evidence, "student"),
+        history=training["history"],
+        baseline_history=training["baseline_history"],
+        max_length=manifest["max_length"],
+        machine=evidence.evaluation.machine,
+    )
+
+
+def _bins(evidence: Evidence, model: str) -> Bins:
+    found = reliability(evidence.labels, getattr(evidence, model))
+    return Bins(found.confidence, found.accuracy, found.rows)

@@ -1,0 +1,40 @@
+"""Figures in words, and addresses that may be published."""
+
+import pytest
+
+from stillroom.report import words
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (words.count(22_713_216), "22.7 M"),
+        (words.count(940), "940"),
+        (words.size(90_868_376), "90.9 MB"),
+        (words.size(1234), "1.23 kB"),
+        (words.size(12), "12 B"),
+        (words.milliseconds(0.0834), "0.0834 ms"),
+        (words.milliseconds(1234.5), "1,234 ms"),
+        (words.times(532.4), "532 ×"),
+        (words.times(4.23), "4.2 ×"),
+        (words.percent(0.984), "98.4 %"),
+        (words.percent(0.0053), "0.53 %"),
+        (words.metric("macro_f1"), "macro-F1"),
+    ],
+)
+def test_figures(told: str, expected: str) -> None:
+    assert told.replace(words.GAP, " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/home/someone/clients/rows.csv", "rows.csv"),
+        ("pypi://wheel==1.0/inside/rows.tab", "pypi://wheel==1.0/inside/rows.tab"),
+        ("hf://owner/name@main", "hf://owner/name@main"),
+        ("s3://bucket/key", "s3://bucket/key"),
+        ("https://user:secret@host/rows.csv?X-Signature=secret", "https://host/rows.csv"),
+    ],
+)
+def test_addresses_tell_no_secrets(uri: str, expected: str) -> None:
+    assert words.address(uri) == expected

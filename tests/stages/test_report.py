@@ -1,0 +1,222 @@
+"""The stage report: a page that needs only itself, releases that verify, and the same bytes each time."""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from stillroom import layout
+from stillroom.errors import InputError
+from stillroom.export.runtime import read_manifest
+from stillroom.files import file_digests, read_json, write_json
+from stillroom.params import Params
+from stillroom.stages import report, select
+from tests.report.workspaces import params_of, write_workspace
+
+VOID = {"meta", "link", "img", "source", "br", "input", "hr"}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which the stage has run."""
+    folder = tmp_path_factory.mktemp("workspace")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        report.run(write_workspace())
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A workspace in which the stage has not run; plots are left out, they take the time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "plots", lambda material: {})
+    return write_workspace()
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, headings, and tags that are not closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.alts: list[str] = []
+        self.open: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.fetched += [value or "" for key, value in attrs if key in ("src", "srcset", "href")]
+        self.ids += [value or "" for key, value in attrs if key == "id"]
+        if tag == "img":
+            self.alts.append(given.get("alt") or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing(done: Path) -> None:
+    page = Page()
+    text = (done / layout.REPORT / "report.html").read_text(encoding="utf-8")
+    page.feed(text)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert all(source.startswith("data:") for source in page.fetched)
+    assert "http" not in re.sub(r"data:[^\"]+", "", text).replace("http-equiv", "")
+    assert all(page.alts)
+    assert len(page.alts) == 6
+
+
+def test_the_verdict_comes_first(done: Path) -> None:
+    text = (done / layout.REPORT / "report.html").read_text(encoding="utf-8")
+    body = text[text.index("<body>") :]
+    assert body.index("good passes") < body.index("Verdicts") < body.index("Figures") < body.index("<img")
+    for name, verdict in (("good", "PASS"), ("bad", "FAIL")):
+        assert re.search(rf'{name}: <span class="verdict {verdict}">', body)
+    for digest in ("d" * 64, "t" * 64):
+        assert digest in body
+
+
+def test_markdown_names_plots_that_exist(done: Path) -> None:
+    folder = done / layout.REPORT
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    named = re.findall(r"\]\((\S+\.png)\)", text)
+    assert sorted(named) == sorted(path.name for path in folder.glob("*.png"))
+    assert text.startswith("# good passes")
+    assert "**bad: FAIL**" in text
+
+
+@pytest.mark.parametrize("name", ["good", "bad"])
+def test_a_release_is_a_whole_package_with_its_proof(done: Path, name: str) -> None:
+    folder = done / layout.RELEASE / name
+    manifest = read_manifest(folder)
+    assert sorted(manifest["files"]) == ["MODEL_CARD.md", "gate.json", "model.onnx", "tokenizer.json"]
+    package = read_json(done / layout.PACKAGES / name / "student/stillroom.json")
+    assert manifest["digest"] == package["digest"]
+    assert {k: v for k, v in manifest.items() if k != "files"} == {
+        k: v for k, v in package.items() if k != "files"
+    }
+    gate = (folder / "gate.json").read_bytes()
+    assert gate == (done / layout.GATE_REPORTS / f"{name}.json").read_bytes()
+    assert read_json(folder / "gate.json")["package_digest"] == manifest["digest"]
+
+
+def test_the_card_tells_what_a_user_must_know(done: Path) -> None:
+    text = (done / layout.RELEASE / "good/MODEL_CARD.md").read_text(encoding="utf-8")
+    card = ModelCard(text)
+    assert card.data.license == "other"
+    assert card.data.pipeline_tag == "text-classification"
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    metrics = read_json(done / layout.SUMMARY)["students"]["good"]["metrics"]
+    assert results == {
+        "accuracy": pytest.approx(metrics["accuracy"]),
+        "f1": pytest.approx(metrics["macro_f1"], abs=1e-6),
+    }
+    for told in (
+        "distilled from **big**",
+        "400 test rows",
+        "Testium 4",
+        "CC0-1.0",
+        "Apache-2.0",
+        "first 64 tokens",
+    ):
+        assert told in text
+    assert "do not use it" not in text
+    assert "did not pass the gate (FAIL)" in (done / layout.RELEASE / "bad/MODEL_CARD.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_same_inputs_give_the_same_bytes_in_another_process(done: Path) -> None:
+    outs = [done / layout.REPORT, done / layout.RELEASE]
+    before = [file_digests(out) for out in outs]
+    code = (
+        "from tests.report.workspaces import params_of; from stillroom.stages import report; "
+        "report.run(params_of('good', 'bad'))"
+    )
+    roots = [str(Path(report.__file__).parents[2]), str(Path(__file__).parents[2])]
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(roots)}
+    subprocess.run([sys.executable, "-c", code], cwd=done, env=environment, check=True)
+    assert [file_digests(out) for out in outs] == before
+
+
+def test_no_timestamp_nor_folder_of_this_machine_is_written(done: Path) -> None:
+    for out in (layout.REPORT, layout.RELEASE):
+        for path in (done / out).rglob("*"):
+            if path.is_file():
+                content = path.read_bytes()
+                assert str(done).encode() not in content
+                assert not re.search(rb"\b20\d\d-\d\d-\d\d\b", content)
+
+
+def test_labels_cannot_break_the_page(params: Params) -> None:
+    text = report.html(_with_label(report.gather(params), "<script>alert(1)</script>"), {})
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_a_page_for_nobody_passing(params: Params) -> None:
+    summary = read_json(layout.SUMMARY)
+    summary["selected"] = None
+    for student in summary["students"].values():
+        student["verdict"] = "FAIL"
+    write_json(layout.SUMMARY, summary)
+    report.run(params)
+    assert "No student passes the gate" in (layout.REPORT / "report.html").read_text(encoding="utf-8")
+
+
+def test_students_that_were_removed_leave_the_release(params: Params) -> None:
+    report.run(params)
+    fewer = params_of("good")
+    select.run(fewer)
+    report.run(fewer)
+    assert [path.name for path in layout.RELEASE.iterdir()] == ["good"]
+
+
+def test_a_package_that_was_not_the_judged_one_is_refused(params: Params) -> None:
+    folder = layout.PACKAGES / "good/student"
+    report.run(params)
+    before = file_digests(layout.RELEASE)
+    manifest = read_json(folder / "stillroom.json")
+    write_json(folder / "stillroom.json", manifest | {"temperature": 2.0})
+    with pytest.raises(InputError, match="its contents give"):
+        report.run(params)
+    for path in (layout.GATE_REPORTS / "good.json", layout.EVALUATIONS / "good/evaluation.json"):
+        write_json(folder / "stillroom.json", manifest)
+        told = read_json(path)
+        write_json(path, told | {"package_digest": "0" * 64})
+        with pytest.raises(InputError, match="is about 0000"):
+            report.run(params)
+        write_json(path, told)
+    assert file_digests(layout.RELEASE) == before
+
+
+def test_a_summary_of_another_run_is_refused(params: Params) -> None:
+    summary = read_json(layout.SUMMARY)
+    write_json(layout.SUMMARY, summary | {"data": summary["data"] | {"sha256": "0" * 64}})
+    with pytest.raises(InputError, match="about other data"):
+        report.run(params)
+    write_json(layout.SUMMARY, summary)
+    with pytest.raises(InputError, match="other students"):
+        report.run(params_of("good"))
+
+
+def _with_label(material: report.Material, label: str) -> report.Material:
+    from dataclasses import replace
+
+    students = [
+        replace(student, per_class={label: next(iter(student.per_class.values()))})
+        for student in material.students
+    ]
+    teacher = {label: next(iter(material.teacher_per_class.values()))}
+    return replace(material, students=students, teacher_per_class=teacher)
