@@ -4,8 +4,8 @@ Two texts are near duplicates if the Jaccard similarity of their sets of word 3-
 They are found by an exact set-similarity join with prefix filtering (Chaudhuri, Ganti, Kaushik, ICDE 2006;
 Bayardo, Ma, Srikant, WWW 2007), as products of sparse matrices: no pair at or above the threshold is missed,
 so that a group never straddles splits. MinHash with LSH, the usual choice, misses some, and is slower at such
-sizes. Threshold 0.9, one core: 13,083 messages of 12 words 0.13 s (datasketch, 128 permutations: 1.1 s), 7,674
-news wires of 96 words 0.7 s (1.7 s), one template of 71 words filled 10,000 times 2.4 s.
+sizes. Threshold 0.9, one core: 13,083 messages of 12 words 0.13 s (datasketch, 128 permutations: 1.1 s),
+7,674 news wires of 96 words 0.7 s (1.7 s), one template of 71 words filled 10,000 times 2.4 s.
 """
 
 from collections.abc import Callable, Iterator, Sequence

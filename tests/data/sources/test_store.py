@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from stillroom.data.sources import store as store_module
+from stillroom.data.sources.listing import read_listing
 from stillroom.data.sources.store import Store
-from stillroom.errors import TryAgain
-from stillroom.files import sha256_file, tree_digest
+from stillroom.errors import InputError, TryAgain
+from stillroom.files import tree_digest
 
 
 @pytest.fixture
@@ -20,14 +21,16 @@ def put(store: Store, content: str = "rows") -> tuple[Path, str]:
     with store.scratch() as scratch:
         path = scratch / "rows.csv"
         path.write_text(content)
-        digest = sha256_file(path)
-        return store.admit(path, digest), digest
+        stored = store.admit(path, read_listing(path))
+        return stored.path, stored.listing.digest
 
 
 def test_what_is_admitted_is_found_under_its_digest(store: Store) -> None:
     path, digest = put(store)
     assert path == store.root / digest / "rows.csv"
-    assert store.find(digest) == path
+    found = store.find(digest)
+    assert found is not None
+    assert found.path == path
     assert store.find("0" * 64) is None
     assert put(store) == (path, digest)
 
@@ -56,7 +59,9 @@ def test_located_folders_are_found_while_they_keep_their_content(store: Store, t
     (folder / "config.json").write_text("{}")
     digest = tree_digest(folder)
     store.locate(folder, digest)
-    assert store.find(digest) == folder
+    found = store.find(digest)
+    assert found is not None
+    assert found.path == folder
     (folder / "config.json").write_text('{"a": 1}')
     assert store.find(digest) is None
 
@@ -92,3 +97,12 @@ def test_an_address_is_fetched_by_one_at_a_time(store: Store, monkeypatch: pytes
     finally:
         release.set()
         thread.join()
+
+
+def test_a_state_folder_that_cannot_be_made_is_wrong_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(InputError, match=r"not writable .* set STILLROOM_STATE"),
+        Store(tmp_path / "file").scratch(),
+    ):
+        pass

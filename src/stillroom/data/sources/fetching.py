@@ -1,6 +1,7 @@
 """Fetch: from any address to a local file or folder whose digest is known and was checked."""
 
 import difflib
+import errno
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from stillroom.data.sources.address import (
     parse,
     shown,
 )
-from stillroom.data.sources.listing import Listing
+from stillroom.data.sources.listing import Listing, read_listing
 from stillroom.data.sources.store import Store
 from stillroom.errors import InputError
 
@@ -87,29 +88,29 @@ def _near(path: Path) -> str:
 
 def _stored(store: Store, address: Address, sha256: str | None) -> Fetched | None:
     digest = sha256 or (store.recall(address.uri).get("digest") if address.pinned else None)
-    path = store.find(digest) if digest else None
-    return Fetched(address, path, store.listing(path)) if path else None
+    found = store.find(digest) if digest else None
+    return Fetched(address, found.path, found.listing) if found else None
 
 
 def _download(store: Store, address: Address, sha256: str | None, what: str, scratch: Path) -> Fetched:
     known = store.recall(address.uri)
     version = None if sha256 or address.pinned else _version(address, what)
     if version is not None and version == known.get("version"):
-        path = store.find(known["digest"])
-        if path is not None:
-            return Fetched(address, path, store.listing(path))
+        found = store.find(known["digest"])
+        if found is not None:
+            return Fetched(address, found.path, found.listing)
     log.info("fetching %s", shown(address.uri))
     path = _transport(address, what, scratch)
-    listing = store.listing(path)
+    listing = read_listing(path)
     _check(listing.digest, sha256, address, what)
     if address.pinned and known and known["digest"] != listing.digest:
         raise InputError(
             f"{what}: {address.uri}: gives sha256 {listing.digest}, but gave {known['digest']} before, "
             "and a fixed version must not change; find out which is right and pin it with a sha256"
         )
-    path = store.admit(path, listing.digest)
+    stored = store.admit(path, listing)
     store.remember(address.uri, listing.digest, version)
-    return Fetched(address, path, store.listing(path))
+    return Fetched(address, stored.path, stored.listing)
 
 
 def _version(address: Address, what: str) -> str | None:
@@ -122,6 +123,18 @@ def _version(address: Address, what: str) -> str | None:
 
 
 def _transport(address: Address, what: str, scratch: Path) -> Path:
+    try:
+        return _download_to(scratch, address, what)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{what}: {shown(address.uri)}"
+        raise InputError(
+            f"{where}: no space left on the disk of {scratch.parent}; free some and run again"
+        ) from error
+
+
+def _download_to(scratch: Path, address: Address, what: str) -> Path:
     match address:
         case S3Object():
             return bucket.download(address, scratch, what)

@@ -21,14 +21,14 @@ class Listing:
     digest: str
 
 
-def read_listing(path: Path, memory: Path) -> Listing:
+def read_listing(path: Path, memory: Path | None = None) -> Listing:
     """Digest a file or a folder as files.tree_digest does.
 
     `memory` is a folder for what was seen before: a file with the same size, inode and times is not read
-    again. Losing it costs time only.
+    again. Losing it, or giving none, costs time only.
     """
-    record = memory / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()}.json"
-    before = _recall(record)
+    record = memory / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()}.json" if memory else None
+    before = _recall(record) if record else {}
     now_ns = time.time_ns()
     digests: dict[str, str] = {}
     after: dict[str, list[Any]] = {}
@@ -39,7 +39,7 @@ def read_listing(path: Path, memory: Path) -> Listing:
         digests[name] = str(known[-1]) if known and known[:-1] == seen else sha256_file(file)
         if now_ns - max(status.st_mtime_ns, status.st_ctime_ns) > _RACY_NS:
             after[name] = [*seen, digests[name]]
-    if after != before:
+    if record and after != before:
         write_json(record, {"path": str(path.absolute()), "files": after})
     whole = digests[path.name] if path.is_file() else listing_digest(digests)
     return Listing(digests, whole)

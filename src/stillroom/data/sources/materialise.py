@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from stillroom import layout
 from stillroom.data.manifest import SOURCE_RECORD, DataSource, FileSource
-from stillroom.data.sources.address import parse, shown
+from stillroom.data.sources.address import Address, parse, shown
 from stillroom.data.sources.disk import ensure_free
 from stillroom.data.sources.fetching import Fetched, fetch_into, source_store
 from stillroom.data.sources.store import Store
@@ -37,18 +37,15 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     Raises InputError and TryAgain as `fetch` does, and InputError for rows that ingest would refuse or a
     broken checkpoint.
     """
+    addresses = _addresses(params.data)
+    teacher_address = parse(params.teacher.source, "teacher.source")
     store = source_store()
     with store.scratch() as scratch:
-        files = {}
-        for split, (what, uri, sha256) in _addresses(params.data).items():
-            files[split] = _data_file(store, uri, sha256, what, scratch)
-        teacher = fetch_into(
-            store,
-            parse(params.teacher.source, "teacher.source"),
-            params.teacher.sha256,
-            "teacher.source",
-            scratch,
-        )
+        files = {
+            split: _data_file(store, address, sha256, what, scratch)
+            for split, (what, address, sha256) in addresses.items()
+        }
+        teacher = fetch_into(store, teacher_address, params.teacher.sha256, "teacher.source", scratch)
     source = _source(files, params.data.licence)
     pin = TeacherPin(
         uri=params.teacher.source,
@@ -68,17 +65,21 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     return Snapshot(data, pin_path, source, pin, stale_data or stale_pin)
 
 
-def _addresses(data: DataParams) -> dict[str, tuple[str, str, str | None]]:
-    """Parameter, address and digest of each file that is given, by split."""
+def _addresses(data: DataParams) -> dict[str, tuple[str, Address, str | None]]:
+    """Parameter, address and digest of each file that is given, by split; all checked before any is asked."""
     given: dict[str, tuple[str, str | None, str | None]] = {
         "train": ("data.source", data.source, data.sha256),
         "validation": ("data.validation", data.validation, data.validation_sha256),
         "test": ("data.test", data.test, data.test_sha256),
     }
-    return {split: (what, uri, sha256) for split, (what, uri, sha256) in given.items() if uri is not None}
+    return {
+        split: (what, _data_address(uri, what), sha256)
+        for split, (what, uri, sha256) in given.items()
+        if uri is not None
+    }
 
 
-def _data_file(store: Store, uri: str, sha256: str | None, what: str, scratch: Path) -> Fetched:
+def _data_address(uri: str, what: str) -> Address:
     from stillroom.data.reading import FORMATS
 
     address = parse(uri, what)
@@ -88,9 +89,13 @@ def _data_file(store: Store, uri: str, sha256: str | None, what: str, scratch: P
             f"{what}: {shown(uri)}: {f'{suffix} is' if suffix else 'no ending is'} no known format; "
             f"give a file that ends in {', '.join(FORMATS)}"
         )
+    return address
+
+
+def _data_file(store: Store, address: Address, sha256: str | None, what: str, scratch: Path) -> Fetched:
     fetched = fetch_into(store, address, sha256, what, scratch)
     if not fetched.path.is_file():
-        raise InputError(f"{what}: {shown(uri)}: is a folder; give the one file that holds the rows")
+        raise InputError(f"{what}: {shown(address.uri)}: is a folder; give the one file that holds the rows")
     return fetched
 
 

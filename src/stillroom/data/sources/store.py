@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ _SCRATCH = ".fetch-"
 _STALE_S = 24 * 3600.0
 
 log = logging.getLogger("stillroom")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file or folder of known content: digests by name, and of the whole."""
+
+    path: Path
+    listing: Listing
 
 
 class Store:
@@ -34,24 +43,27 @@ class Store:
         """Digest of a file or folder anywhere, read again only if it changed since the store last saw it."""
         return read_listing(path, self._memory)
 
-    def find(self, digest: str) -> Path | None:
+    def find(self, digest: str) -> Stored | None:
         """The stored file or folder with this digest; None if it is missing, or was damaged since."""
         folder = self.root / digest
         children = list(folder.iterdir()) if folder.is_dir() else []
-        if len(children) == 1 and self.listing(children[0]).digest == digest:
-            return children[0]
+        if len(children) == 1:
+            listing = self.listing(children[0])
+            if listing.digest == digest:
+                return Stored(children[0], listing)
         if children:
             log.warning("%s does not hold what its name says; it is fetched again", folder)
         return self._find_located(digest)
 
-    def admit(self, path: Path, digest: str) -> Path:
+    def admit(self, path: Path, listing: Listing) -> Stored:
         """Move a complete download, whose digest the caller has checked, to its place."""
-        found = self.find(digest)
-        if found is not None and found.parent == self.root / digest:
+        place = self.root / listing.digest
+        found = self.find(listing.digest)
+        if found is not None and found.path.parent == place:
             return found
-        with atomic_folder(self.root / digest) as folder:
+        with atomic_folder(place) as folder:
             path.rename(folder / path.name)
-        return self.root / digest / path.name
+        return Stored(place / path.name, listing)
 
     def recall(self, uri: str) -> dict[str, Any]:
         """What is known of an address: `digest` and `version`; empty if it was never fetched."""
@@ -72,12 +84,13 @@ class Store:
         if not record.is_file() or read_json(record) != entry:
             write_json(record, entry)
 
-    def _find_located(self, digest: str) -> Path | None:
+    def _find_located(self, digest: str) -> Stored | None:
         try:
             path = Path(read_json(self._located / f"{digest}.json")["path"])
         except (InputError, KeyError, TypeError):
             return None
-        return path if path.exists() and self.listing(path).digest == digest else None
+        listing = self.listing(path) if path.exists() else None
+        return Stored(path, listing) if listing and listing.digest == digest else None
 
     @contextmanager
     def fetching(self, uri: str) -> Iterator[None]:
@@ -96,7 +109,10 @@ class Store:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder for downloads on the store's disk, gone afterwards; what killed runs left is swept."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.root}: not writable ({error.strerror}); set STILLROOM_STATE") from error
         for left in self.root.glob(f"{_SCRATCH}*"):
             if time.time() - left.stat().st_mtime > _STALE_S:
                 shutil.rmtree(left, ignore_errors=True)

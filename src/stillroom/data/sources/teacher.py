@@ -52,7 +52,7 @@ def teacher_folder(pin: Path) -> Path:
     store = source_store()
     found = store.find(teacher.sha256)
     if found is not None:
-        return found
+        return found.path
     with store.scratch() as scratch:
         return fetch_into(store, parse(teacher.uri, str(pin)), teacher.sha256, str(pin), scratch).path
 
