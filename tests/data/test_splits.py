@@ -4,10 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stillroom.data.examples import Examples
+from stillroom.data.examples import Examples, Splits
 from stillroom.data.manifest import DataSource, FileSource
 from stillroom.data.splits import read_snapshot, read_split, write_splits
-from stillroom.data.splitting import Splits
 from stillroom.errors import InputError
 
 SOURCE = DataSource(train=FileSource(uri="rows.csv", sha256="0" * 64, file="train.csv"))

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillroom.data.duplicates import near_groups, reappearing
-from stillroom.data.examples import Examples
+from stillroom.data.examples import Examples, Splits
 from stillroom.data.folding import folded
-from stillroom.data.splitting import Splits, split_examples
+from stillroom.data.splitting import split_examples
 from stillroom.errors import InputError
 from stillroom.params import DataParams
 

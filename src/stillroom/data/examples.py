@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,15 @@ class Examples:
     def label_counts(self) -> dict[str, int]:
         """Rows of each label, labels sorted."""
         return dict(sorted(Counter(self.label).items()))
+
+
+@dataclass
+class Splits:
+    """Rows by split, the rows in no split counted by reason, and what a person should look at."""
+
+    examples: dict[str, Examples]
+    dropped: dict[str, int] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
 
 
 def write_examples(examples: Examples, path: Path) -> None:

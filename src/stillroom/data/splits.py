@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from stillroom.data.examples import content_digest, read_examples, write_examples
+from stillroom.data.examples import Splits, content_digest, read_examples, write_examples
 from stillroom.data.manifest import SPLITS, DataSource, SnapshotManifest
-from stillroom.data.splitting import Splits
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, read_json, write_json
 

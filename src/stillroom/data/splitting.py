@@ -2,25 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from stillroom.data.cuts import TEST, TRAIN, VALIDATION, cut
 from stillroom.data.duplicates import near_groups, reappearing
-from stillroom.data.examples import Examples
+from stillroom.data.examples import Examples, Splits
 from stillroom.data.folding import folded
 from stillroom.errors import InputError
 from stillroom.params import DataParams
 
 _SHOWN_CHARS = 60
-
-
-@dataclass
-class Splits:
-    """Rows by split, the rows in no split counted by reason, and what a person should look at."""
-
-    examples: dict[str, Examples]
-    dropped: dict[str, int] = field(default_factory=dict)
-    findings: list[str] = field(default_factory=list)
 
 
 def split_examples(given: Mapping[str, Examples], data: DataParams, seed: int) -> Splits:
