@@ -11,10 +11,12 @@ import os
 import re
 import uuid
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from stillroom import layout
 from stillroom.errors import InputError, TryAgain
@@ -23,10 +25,9 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENTRY = re.compile(r"\d{8}\.json")
 
 
-class Entry(BaseModel):
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Entry:
     """One promotion: `to_version` became champion; `previous` is the sha256 of the entry before it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sequence: int
     model: str
@@ -116,7 +117,7 @@ def read(model: str, store: Store) -> list[Entry]:
         path = f"{folder}/{name}"
         content = store.read(path)
         try:
-            entry = Entry.model_validate_json(content)
+            entry = TypeAdapter(Entry).validate_json(content)
         except ValidationError as error:
             raise InputError(f"ledger {path}: not a ledger entry; restore it from a backup") from error
         follows = (entry.sequence, entry.model, entry.previous) == (len(found) + 1, model, _link(found))
@@ -163,7 +164,7 @@ def append(
 
 def encoded(entry: Entry) -> bytes:
     """The bytes of an entry's file; the next entry holds their sha256."""
-    return (json.dumps(entry.model_dump(), indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(asdict(entry), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _link(entries: Sequence[Entry]) -> str | None:

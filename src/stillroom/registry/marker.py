@@ -6,9 +6,11 @@ an alias that was moved makes it void, and everything is looked up and filled in
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.dataclasses import dataclass
 
 from stillroom import layout
 from stillroom.errors import InputError
@@ -21,10 +23,9 @@ from stillroom.registry.tracking import Tracker, connect, sqlite_file, tracking_
 _LOOK_S = 2.0
 
 
-class RecordedRun(BaseModel):
+@dataclass(frozen=True)
+class RecordedRun:
     """Where a run is recorded. versions: student → version of `model`; the aliases as they stood then."""
-
-    model_config = ConfigDict(frozen=True)
 
     tracking_uri: str
     experiment_id: str
@@ -69,7 +70,7 @@ def recall(result: str) -> RecordedRun | None:
         return None
     database = sqlite_file(tracking_uri())
     confirmed = _in_database(database, note.recorded) if database else _in_store(connect(), note.recorded)
-    return note.recorded.model_copy(update={"unchanged": True}) if confirmed else None
+    return replace(note.recorded, unchanged=True) if confirmed else None
 
 
 def _path(result: str) -> Path:
