@@ -14,6 +14,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 STUDENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+_DROPPED_BY_DVC = ("size", "nfiles")
+"""Keys that DVC leaves out of its run-cache key at any depth, and so serves stale results (treeverse/dvc#10296)."""
 
 
 class Section(BaseModel):
@@ -211,6 +213,8 @@ class Params(Section):
         for name in self.students:
             if not STUDENT_NAME.fullmatch(name):
                 raise ValueError(f"students: {name!r} is no student name; use letters, digits, - and _")
+            if name in _DROPPED_BY_DVC:
+                raise ValueError(f"students: {name!r} is a key that DVC ignores; rename the student")
             twin = seen.setdefault(name.lower(), name)
             if twin != name:
                 raise ValueError(f"students: {twin!r} and {name!r} differ in case only; rename one")
@@ -247,7 +251,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not readable ({error})") from error
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         raise ParamsError(f"{path}: not valid YAML: {_one_line(str(error))}") from error
     if not isinstance(value, dict):
         raise ParamsError(f"{path}: must be a mapping of sections, not {type(value).__name__}")
@@ -268,7 +272,7 @@ def merged(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
             raise ParamsError(f"override {override!r} is not of the form section.key=value")
         try:
             value = YAML(typ="safe", pure=True).load(text)
-        except YAMLError as error:
+        except (YAMLError, ValueError, RecursionError) as error:
             raise ParamsError(f"override {override!r}: not valid YAML: {_one_line(str(error))}") from error
         node = result
         *parents, key = dotted.split(".")

@@ -1,0 +1,349 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from stillroom.errors import ParamsError
+from stillroom.params import (
+    Params,
+    SlicedParams,
+    StaticParams,
+    json_schema,
+    load_params,
+    merged,
+    read_yaml,
+    validate,
+    write_yaml,
+)
+from tests.toys import toy_params
+
+ROOT = Path(__file__).parent.parent
+
+
+def minimal(**sections: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "data": {"source": "rows.csv"},
+        "teacher": {"source": "checkpoint"},
+        "students": {"static": {"family": "static"}},
+    }
+    return given | sections
+
+
+def refusal(raw: dict[str, Any]) -> str:
+    """The message with which a description of a run is refused; always one line of exit code 2."""
+    with pytest.raises(ParamsError) as caught:
+        validate(raw, "params.yaml")
+    told = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "\n" not in told
+    assert told.startswith("params.yaml: ")
+    return told
+
+
+def every_key(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return {str(key) for key in value} | {key for inner in value.values() for key in every_key(inner)}
+    if isinstance(value, list | tuple):
+        return {key for inner in value for key in every_key(inner)}
+    return set()
+
+
+@pytest.mark.parametrize("defaults", [True, False])
+def test_what_is_written_is_read_back_equal(tmp_path: Path, defaults: bool) -> None:
+    params = validate(toy_params(), "toy")
+    write_yaml(params, tmp_path / "params.yaml", defaults=defaults)
+    assert load_params(tmp_path / "params.yaml") == params
+
+
+def test_written_with_defaults_every_field_stands_in_the_file(tmp_path: Path) -> None:
+    params = validate(minimal(), "minimal")
+    write_yaml(params, tmp_path / "params.yaml")
+    written = read_yaml(tmp_path / "params.yaml")
+    assert set(written) == set(Params.model_fields)
+    assert set(written["students"]["static"]) == set(StaticParams.model_fields)
+
+
+def test_written_without_defaults_only_what_was_given_stands_in_the_file(tmp_path: Path) -> None:
+    write_yaml(validate(minimal(), "minimal"), tmp_path / "params.yaml", defaults=False)
+    assert read_yaml(tmp_path / "params.yaml") == minimal()
+
+
+# text that looks like another type, or like YAML's own signs, must come back as the same text
+awkward = st.sampled_from(
+    [
+        "yes",
+        "no",
+        "null",
+        "~",
+        "1e3",
+        "0x10",
+        "0o7",
+        "2024-01-31",
+        "1_000",
+        "- a",
+        "a: b",
+        "#",
+        "'",
+        '"',
+        "é\u2028",
+        "a\nb",
+    ]
+)
+
+
+@given(text=awkward | st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30))
+def test_any_column_name_survives_yaml(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("yaml") / "params.yaml"
+    params = validate(minimal(data={"source": "rows.csv", "text": text}), "given")
+    write_yaml(params, path)
+    assert load_params(path).data.text == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "name", "hint"),
+    [
+        (minimal(techer={"source": "x"}), "techer", "did you mean teacher?"),
+        (minimal(data={"source": "x", "lable": "y"}), "data.lable", "did you mean label?"),
+        (minimal(gate={"confidense": 0.9}), "gate.confidense", "did you mean confidence?"),
+        (
+            minimal(students={"a": {"family": "sliced", "layer": 1}}),
+            "students.a.layer",
+            "did you mean layers?",
+        ),
+        (minimal(compute={"zzzzzz": 1}), "compute.zzzzzz", "known keys: device, precision, threads"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+    raw: dict[str, Any], name: str, hint: str
+) -> None:
+    assert f"{name} is not a known key; {hint}" in refusal(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        (minimal(seed="many"), ["seed is 'many'", "integer"]),
+        (minimal(seed=-1), ["seed is -1", "greater than or equal to 0"]),
+        (minimal(seed=2**32), ["seed is 4294967296", "less than 4294967296"]),
+        (
+            minimal(teacher={"source": "x", "epochs": -3}),
+            ["teacher.epochs is -3", "greater than or equal to 1"],
+        ),
+        (minimal(teacher={"source": "x", "epochs": 1.5}), ["teacher.epochs is 1.5", "integer"]),
+        (minimal(teacher={"source": "x", "sha256": "abc"}), ["teacher.sha256 is 'abc'"]),
+        (minimal(teacher={"source": "x", "learning_rate": float("nan")}), ["teacher.learning_rate is nan"]),
+        (minimal(students={"a": {"family": "static", "epochs": -3}}), ["students.a.epochs is -3"]),
+        (
+            minimal(students={"a": {"family": "static", "word_dropout": 1.0}}),
+            ["students.a.word_dropout is 1.0"],
+        ),
+        (minimal(students={"a": {"family": "dynamic"}}), ["students.a", "'dynamic'", "'static', 'sliced'"]),
+        (minimal(students={"a": {"epochs": 3}}), ["students.a", "family"]),
+        (minimal(students={}), ["students is {}", "at least 1"]),
+        (minimal(data={}), ["data.source is missing"]),
+        (minimal(data=None), ["data is None"]),
+        (minimal(gate={"retention": {}}), ["gate.retention", "at least 1"]),
+        (minimal(gate={"retention": {"recall": 0.9}}), ["gate.retention.recall", "'accuracy' or 'macro_f1'"]),
+        (minimal(gate={"retention": {"accuracy": 1.1}}), ["gate.retention.accuracy is 1.1"]),
+        (minimal(capture={"signals": ["embedding"]}), ["capture.signals", "logits among them"]),
+        (minimal(capture={"signals": ["logits", "logits"]}), ["capture.signals", "once"]),
+        (minimal(quantise={"rungs": ["dynamic_int8"]}), ["quantise.rungs", "end with fp32"]),
+        (minimal(quantise={"rungs": []}), ["quantise.rungs", "end with fp32"]),
+        (minimal(registry={"model": "../x"}), ["registry.model is '../x'"]),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key_and_value(raw: dict[str, Any], parts: list[str]) -> None:
+    told = refusal(raw)
+    assert all(part in told for part in parts), told
+
+
+def test_many_mistakes_are_counted_and_the_first_three_told() -> None:
+    wrong = dict.fromkeys(("epochs", "max_length", "batch_tokens", "patience", "dropout"), -1)
+    told = refusal(minimal(teacher={"source": "x"} | wrong))
+    assert told.count(" is -1; ") == 3
+    assert told.endswith("; and 2 more")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "..", ".", "../a", "a b", "", "-a", "_a", "a.b", "é", "a\n", "a" * 65, "a\\b", "$a", "a=b"],
+)
+def test_a_student_name_that_cannot_be_a_folder_and_a_word_is_refused(name: str) -> None:
+    assert f"{name!r} is no student name" in refusal(minimal(students={name: {"family": "static"}}))
+
+
+@pytest.mark.parametrize("name", ["size", "nfiles"])
+def test_a_student_name_that_dvc_would_drop_from_its_key_is_refused(name: str) -> None:
+    assert name in refusal(minimal(students={name: {"family": "static"}}))
+
+
+@pytest.mark.parametrize("name", ["a", "A-1_b", "9", "a" * 64])
+def test_a_plain_student_name_is_taken(name: str) -> None:
+    assert name in validate(minimal(students={name: {"family": "static"}}), "given").students
+
+
+def test_two_students_that_differ_in_case_only_are_refused() -> None:
+    told = refusal(minimal(students={"Small": {"family": "static"}, "small": {"family": "static"}}))
+    assert "'Small' and 'small' differ in case only" in told
+
+
+def test_a_cosine_loss_needs_the_embedding_that_capture_keeps() -> None:
+    students = {"cut": {"family": "sliced", "cosine_weight": 0.1}}
+    told = refusal(minimal(students=students, capture={"signals": ["logits"]}))
+    assert "students.cut.cosine_weight needs the signal embedding" in told
+    students["cut"]["cosine_weight"] = 0
+    assert validate(minimal(students=students, capture={"signals": ["logits"]}), "given")
+
+
+def test_families_have_their_own_defaults() -> None:
+    params = validate(minimal(students={"a": {"family": "static"}, "b": {"family": "sliced"}}), "given")
+    assert isinstance(params.students["a"], StaticParams)
+    assert isinstance(params.students["b"], SlicedParams)
+    assert params.students["a"].epochs > params.students["b"].epochs
+
+
+def test_params_do_not_change_once_made() -> None:
+    params = validate(minimal(), "given")
+    for owner, key in ((params, "seed"), (params.teacher, "epochs"), (params.students["static"], "epochs")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(owner, key, 2)
+
+
+def test_overrides_replace_values_and_grow_sections() -> None:
+    raw = minimal()
+    result = merged(
+        raw,
+        [
+            "teacher.epochs=5",
+            "gate.retention.accuracy=0.5",
+            "capture.signals=[logits]",
+            "data.licence=a=b",
+            "data.test=",
+            "seed=1",
+            "seed=2",
+        ],
+    )
+    assert result["teacher"] == {"source": "checkpoint", "epochs": 5}
+    assert result["gate"] == {"retention": {"accuracy": 0.5}}
+    assert result["capture"] == {"signals": ["logits"]}
+    assert result["data"] == {"source": "rows.csv", "licence": "a=b", "test": None}
+    assert result["seed"] == 2
+    assert raw == minimal()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("teacher.epochs", "not of the form"),
+        ("=5", "not of the form"),
+        ("teacher..epochs=5", "not of the form"),
+        ("teacher.=5", "not of the form"),
+        ("teacher.source.deep=5", "source holds a value, not a section"),
+        ("teacher.epochs=[1", "not valid YAML"),
+        ("data.licence=2024-13-45", "not valid YAML"),
+    ],
+)
+def test_an_override_that_cannot_be_applied_is_told_in_one_line(override: str, said: str) -> None:
+    with pytest.raises(ParamsError, match=said) as caught:
+        merged(minimal(), [override])
+    assert repr(override) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_is_checked_by_the_same_models(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    write_yaml(validate(minimal(), "given"), path)
+    assert load_params(path, ["students.static.epochs=2"]).students["static"].epochs == 2
+    with pytest.raises(ParamsError, match=r"did you mean epochs\?"):
+        load_params(path, ["students.static.epoch=2"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"data: [1\nseed: }", "not valid YAML"),
+        (b"seed: 1\nseed: 2\n", "duplicate key"),
+        (b"data:\n\tsource: x\n", "not valid YAML"),
+        (b"seed: 2024-13-45\n", "not valid YAML"),
+        (b"seed: \x00\n", "not valid YAML"),
+        (b"\xff\xfe\x00", "not readable"),
+        (b"- a\n- b\n", "must be a mapping of sections, not list"),
+        (b"", "must be a mapping of sections, not NoneType"),
+        (b"plain", "must be a mapping of sections, not str"),
+        (b"[" * 5000, "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError, match=said) as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+    with pytest.raises(ParamsError, match="not readable"):
+        load_params(tmp_path)
+
+
+@given(
+    raw=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["data", "students", "source", "family", "a", "retention"]), inner, max_size=3
+            )
+        ),
+        max_leaves=8,
+    )
+)
+def test_whatever_is_given_is_a_run_or_one_line(raw: Any) -> None:
+    if not isinstance(raw, dict):
+        raw = minimal(students=raw)
+    told = ""
+    try:
+        assert validate(raw, "params.yaml").students
+    except ParamsError as error:
+        told = str(error)
+    assert "\n" not in told
+
+
+def models(kind: type[BaseModel]) -> set[type[BaseModel]]:
+    found = {kind}
+    for field in kind.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= models(field.annotation)
+    return found
+
+
+def test_the_schema_covers_and_describes_every_field() -> None:
+    schema = json_schema()
+    described = schema["$defs"] | {"Params": schema}
+    for kind in models(Params) | {StaticParams, SlicedParams}:
+        assert set(described[kind.__name__]["properties"]) == set(kind.model_fields)
+        assert described[kind.__name__]["additionalProperties"] is False
+    assert set(schema["required"]) == {"data", "teacher", "students"}
+    assert "Tokens read of each text" in json.dumps(schema)
+
+
+@pytest.mark.parametrize("name", ["size", "nfiles"])
+def test_no_key_is_named_as_dvc_drops_from_its_run_cache_key(name: str) -> None:
+    dumped = validate(toy_params(), "toy").model_dump()
+    assert name not in every_key(dumped)
+    properties = {key for kind in models(Params) | {StaticParams, SlicedParams} for key in kind.model_fields}
+    assert name not in properties
+
+
+def test_the_params_files_of_the_project_are_runs() -> None:
+    files = [ROOT / "params.yaml", *sorted((ROOT / "examples").rglob("*.yaml"))]
+    assert len(files) >= 3
+    for path in files:
+        assert load_params(path).students

@@ -1,0 +1,175 @@
+"""Toys that train in a second: texts of three topics, a tokeniser, an encoder, a workspace around them."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom import layout
+from stillroom.data.examples import Examples
+from stillroom.data.manifest import DataSource, FileSource
+from stillroom.data.splits import Rows, write_splits
+from stillroom.data.splitting import Splits
+from stillroom.files import file_digests, tree_digest, write_json
+from stillroom.params import Params, load_params, validate, write_yaml
+
+LABELS = ("delivery", "login", "refund")
+_TOPICS = (
+    ["parcel", "courier", "tracking", "shipped", "doorstep", "postman", "delayed", "arrival"],
+    ["password", "account", "locked", "username", "sign", "browser", "code", "reset"],
+    ["money", "returned", "receipt", "charged", "bank", "payment", "invoice", "twice"],
+)
+_NOISE = (
+    ["the", "a", "my", "of", "to", "and", "please", "help", "today", "again", "why", "where", "when", "could"]
+    + ["you", "it", "was", "not", "have", "been", "since", "yesterday", "morning", "still", "really", "about"]
+    + ["this", "that", "with", "for"]
+)
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def toy_rows(n: int, seed: int, first_row: int = 0) -> Rows:
+    """n rows whose topic words tell the class; lengths from 4 to 37 words, no two texts equal."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(n) % len(LABELS)).astype(np.int64)
+    texts: list[str] = []
+    for number, label in enumerate(labels):
+        told = generator.choice(_TOPICS[label], size=int(generator.integers(2, 7)))
+        noise = generator.choice(_NOISE, size=int(generator.choice([1, 3, 6, 30], p=[0.3, 0.3, 0.3, 0.1])))
+        words = generator.permutation(np.concatenate([told, noise]))
+        texts.append(" ".join([*words, f"n{first_row + number}"]))
+    return Rows(np.arange(first_row, first_row + n, dtype=np.int64), texts, labels)
+
+
+def toy_tokeniser(texts: Sequence[str]) -> Any:
+    """A WordPiece tokeniser trained on the texts, with BERT's special tokens around every text."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokeniser = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokeniser.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokeniser.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=220, special_tokens=SPECIAL_TOKENS, show_progress=False)
+    tokeniser.train_from_iterator(texts, trainer)
+    ends = [(name, tokeniser.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokeniser.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return tokeniser
+
+
+def tiny_config(vocabulary: int, **changes: Any) -> Any:
+    """A BERT of two layers, 32 wide."""
+    from transformers import BertConfig
+
+    settings = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+    }
+    return BertConfig(**settings | changes)
+
+
+def write_checkpoint(folder: Path, model: Any, tokeniser: Any) -> Path:
+    """A checkpoint folder as transformers writes it, with one tokenizer.json."""
+    model.save_pretrained(folder)
+    tokeniser.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def write_tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """A BERT with random weights and a tokeniser of the toy texts."""
+    import torch
+    from transformers import BertModel
+
+    torch.manual_seed(seed)
+    tokeniser = toy_tokeniser(toy_rows(200, seed=99).text)
+    return write_checkpoint(folder, BertModel(tiny_config(tokeniser.get_vocab_size())), tokeniser)
+
+
+def toy_params() -> dict[str, Any]:
+    """A whole run in seconds on one thread."""
+    return {
+        "data": {"source": "rows.csv"},
+        "teacher": {
+            "source": "checkpoint",
+            "max_length": 32,
+            "epochs": 3,
+            "patience": 3,
+            "learning_rate": 3e-3,
+            "head_learning_rate": 1e-2,
+            "batch_tokens": 128,
+            "train_embeddings": True,
+        },
+        "students": {
+            "static": {
+                "family": "static",
+                "epochs": 8,
+                "learning_rate": 1e-2,
+                "dimensions": 16,
+                "hidden": 16,
+                "max_length": 32,
+                "batch_rows": 16,
+            },
+            "sliced": {
+                "family": "sliced",
+                "epochs": 2,
+                "layers": 1,
+                "learning_rate": 3e-3,
+                "max_length": 32,
+                "batch_tokens": 128,
+            },
+        },
+        "capture": {"batch_tokens": 1024, "shard_entries": 50, "spot_check": 16},
+        "gate": {"resamples": 200},
+        "compute": {"threads": 1, "precision": "fp32", "device": "cpu"},
+    }
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with params.yaml, artifacts/split and sources/teacher.json; the current folder of a test."""
+
+    path: Path
+
+    def params(self, *overrides: str) -> Params:
+        """What params.yaml says, with overrides."""
+        return load_params(self.path / layout.PARAMS, overrides)
+
+    def override(self, *overrides: str) -> Params:
+        """Rewrite params.yaml with overrides."""
+        params = self.params(*overrides)
+        write_yaml(params, self.path / layout.PARAMS)
+        return params
+
+
+def write_workspace(
+    path: Path, checkpoint: Path, rows: Sequence[int] = (90, 45, 45), seed: int = 7
+) -> Workspace:
+    """Write a workspace as it stands once data and teacher are in place. rows: of train, validation, test."""
+    path.mkdir(parents=True, exist_ok=True)
+    examples: dict[str, Examples] = {}
+    first = 0
+    for number, (name, count) in enumerate(zip(("train", "validation", "test"), rows, strict=True)):
+        part = toy_rows(count, seed + number, first)
+        examples[name] = Examples(part.row.tolist(), part.text, [LABELS[label] for label in part.label])
+        first += count
+    source = DataSource(train=FileSource(uri="rows.csv", sha256="0" * 64, file="train.csv"))
+    write_splits(Splits(examples), source, [], path / layout.SPLIT)
+    pin_teacher(path, checkpoint)
+    write_yaml(validate(toy_params(), "toy"), path / layout.PARAMS)
+    (path / layout.LOCK).write_text("numpy==2.0\n", encoding="utf-8")
+    return Workspace(path)
+
+
+def pin_teacher(workspace: Path, checkpoint: Path) -> None:
+    """Pin a checkpoint as the teacher of a workspace, in a copy that the workspace owns."""
+    own = workspace / "checkpoint"
+    if own.exists():
+        shutil.rmtree(own)
+    shutil.copytree(checkpoint, own)
+    pin = {"uri": str(own), "sha256": tree_digest(own), "licence": None, "files": file_digests(own)}
+    write_json(workspace / layout.SOURCE_TEACHER, pin)
