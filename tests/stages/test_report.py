@@ -14,7 +14,7 @@ from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.export.runtime import read_manifest
 from stillroom.files import file_digests, read_json, write_json
-from stillroom.params import Params
+from stillroom.params import GateParams, Params
 from stillroom.stages import report, select
 from tests.report.workspaces import params_of, write_workspace
 
@@ -166,13 +166,21 @@ def test_labels_cannot_break_the_page(params: Params) -> None:
 
 
 def test_a_page_for_nobody_passing(params: Params) -> None:
+    strict = params.model_copy(update={"gate": GateParams(retention={"accuracy": 1.0}, resamples=500)})
+    select.run(strict)
+    report.run(strict)
+    text = (layout.REPORT / "report.html").read_text(encoding="utf-8")
+    assert "No student passes the gate: good INCONCLUSIVE, bad FAIL." in text
+    assert 'class="banner INCONCLUSIVE"' in text
+
+
+def test_a_summary_edited_by_hand_is_refused(params: Params) -> None:
     summary = read_json(layout.SUMMARY)
-    summary["selected"] = None
-    for student in summary["students"].values():
-        student["verdict"] = "FAIL"
+    summary["students"]["bad"]["verdict"] = "PASS"
     write_json(layout.SUMMARY, summary)
-    report.run(params)
-    assert "No student passes the gate" in (layout.REPORT / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="other things of bad than its gate report"):
+        report.run(params)
+    assert not layout.RELEASE.exists()
 
 
 def test_students_that_were_removed_leave_the_release(params: Params) -> None:

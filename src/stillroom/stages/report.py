@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +75,7 @@ def gather(params: Params) -> Material:
         teacher_per_class=per_class(first.labels, first.teacher, snapshot.labels),
         teacher_reliability=_bins(first, "teacher"),
         teacher_history=read_json(layout.TEACHER / "teacher.json")["history"],
-        students=[_student(name, found, len(snapshot.labels)) for name, found in evidence.items()],
+        students=[_student(name, found, summary) for name, found in evidence.items()],
     )
 
 
@@ -85,7 +87,7 @@ def release(folder: Path, material: Material, student: StudentMaterial) -> None:
     relist(folder, student.manifest)
 
 
-def _student(name: str, evidence: Evidence, classes: int) -> StudentMaterial:
+def _student(name: str, evidence: Evidence, summary: Mapping[str, Any]) -> StudentMaterial:
     package = layout.PACKAGES / name / "student"
     manifest = read_manifest(package)
     gate = read_gate_report(layout.GATE_REPORTS / f"{name}.json")
@@ -98,12 +100,19 @@ def _student(name: str, evidence: Evidence, classes: int) -> StudentMaterial:
                 f"{package}: digest is {manifest['digest']}, its {told} is about {digest}; "
                 "run the stages evaluate and select again"
             )
+    told = summary["students"][name]
+    judged = gate.model_dump(mode="json")
+    if any(told[key] != judged[key] for key in ("verdict", "reasons", "retention", "package_digest")):
+        raise InputError(
+            f"{layout.SUMMARY}: tells other things of {name} than its gate report; run the select stage again"
+        )
     training = read_json(layout.STUDENTS / name / "student.json")
+    classes = len(manifest["labels"])
     confusion = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confusion, (evidence.labels, evidence.student.argmax(axis=1)), 1)
     return StudentMaterial(
         name=name,
-        gate=gate.model_dump(mode="json"),
+        gate=judged,
         manifest=manifest,
         per_class=per_class(evidence.labels, evidence.student, manifest["labels"]),
         confusion=confusion,
