@@ -11,6 +11,10 @@ _SECRET_NAME = re.compile(
 )
 _URL_LOGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/\s:@]+:[^/\s@]+@", re.I)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_HINT = re.compile(
+    r"\s*(To track the changes with git, run:|git add |To enable auto staging, run:|"
+    r"dvc config core\.autostage true|Use `dvc push` to send)"
+)
 _SHORTEST_SECRET = 6
 _LONGEST_LINE = 4000
 
@@ -66,7 +70,7 @@ class Output:
     def _line(self, raw: bytes) -> None:
         text = raw.decode("utf-8", errors="replace").rstrip("\r").rsplit("\r", 1)[-1]
         text = self._redact(_COLOUR.sub("", text)).rstrip()[:_LONGEST_LINE]
-        if not text:
+        if not text or _HINT.match(text):
             return
         self.tail.append(text)
         now = time.monotonic()

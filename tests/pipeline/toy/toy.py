@@ -6,6 +6,7 @@ How it behaves comes from the file toy.json, which is no dep: {"distil@big": {"s
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -45,6 +46,13 @@ def main(name: str, item: str | None) -> int:
             marker.touch()
             write_ended(receipt, int(behaviour["once_exit"]), "the first attempt fails", {})
             return int(behaviour["once_exit"])
+    if behaviour.get("once_kill"):
+        marker = Path(f".stillroom/{stage}.killed-once")
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour.get("kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
     if code := int(behaviour.get("exit", 0)):
         write_ended(receipt, code, f"told to end with {code}", {})
         return code

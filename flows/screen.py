@@ -1,0 +1,75 @@
+"""A run on a terminal: a line for each stage that is done, bars for those at work."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from stillroom.errors import StillroomError
+from stillroom.pipeline.outcome import StageOutcome
+
+
+class Screen:
+    """Follows a run; on anything but a terminal it prints nothing."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self._bars = Progress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._up_to_date = 0
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+        if self._up_to_date:
+            self._print(f"[dim]{self._up_to_date} stages are up to date[/dim]")
+
+    def opened(self, address: str) -> None:
+        """Show a bar that has no end yet."""
+        self._close(address)
+        self._tasks[address] = self._bars.add_task(escape(address), total=None)
+
+    def line(self, address: str, text: str) -> None:
+        """Lines of output go to the log, not to the screen."""
+
+    def event(self, address: str, event: dict[str, Any]) -> None:
+        """Move the bar."""
+        if address in self._tasks and event.get("kind") == "progress" and event.get("total"):
+            described = f"{escape(address)} [dim]{escape(str(event.get('task', '')))}[/dim]"
+            self._bars.update(
+                self._tasks[address],
+                description=described,
+                completed=event.get("done", 0),
+                total=event["total"],
+            )
+
+    def closed(self, outcome: StageOutcome) -> None:
+        """Leave a line for a stage that ran; count one that did not."""
+        self._close(outcome.address)
+        if outcome.executed:
+            self._print(f"[green]✓[/green] {escape(outcome.address)} [dim]{outcome.seconds:.1f} s[/dim]")
+        else:
+            self._up_to_date += 1
+
+    def failed(self, address: str, error: StillroomError) -> None:
+        """Leave a line for a stage that failed; the reason is told at the end of the run."""
+        self._close(address)
+        self._print(f"[red]✗[/red] {escape(address)}")
+
+    def _close(self, address: str) -> None:
+        if address in self._tasks:
+            self._bars.remove_task(self._tasks.pop(address))
+
+    def _print(self, text: str) -> None:
+        if self.console.is_terminal:
+            self.console.print(text, highlight=False)

@@ -1,0 +1,42 @@
+"""The result of a run in words."""
+
+from typing import Any
+
+import pytest
+
+from flows.result import in_markdown, in_words
+
+BOUNDS = {"accuracy": {"point": 0.98, "lower": 0.971, "upper": 0.99}}
+
+
+def result(selected: str | None, executed: list[str]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "selected": selected,
+        "verdicts": {"small": "PASS" if selected else "FAIL", "tall": "INCONCLUSIVE"},
+        "retention": {"small": BOUNDS, "tall": {}},
+        "executed": executed,
+    }
+    return {**made, "told": in_words(made)}
+
+
+@pytest.mark.parametrize(
+    ("selected", "executed", "expected"),
+    [
+        (
+            "small",
+            ["teach", "split"],
+            "small passed the gate and is the cheapest that did (small PASS, tall INCONCLUSIVE); 2",
+        ),
+        (None, [], "no student passed the gate (small FAIL, tall INCONCLUSIVE); everything was up to date"),
+    ],
+)
+def test_a_sentence_says_who_passed_and_what_ran(
+    selected: str | None, executed: list[str], expected: str
+) -> None:
+    assert in_words(result(selected, executed)).startswith(expected)
+
+
+def test_the_table_has_a_row_for_each_student_and_marks_the_selected() -> None:
+    lines = in_markdown(result("small", [])).splitlines()
+    assert "| **small** | PASS | accuracy | 0.9800 | 0.9710 … 0.9900 |" in lines
+    assert "| tall | INCONCLUSIVE | – | – | – … – |" in lines
