@@ -87,7 +87,9 @@ def write_shard(folder: Path, keys: Keys, signals: Mapping[str, npt.NDArray[Any]
         if len(values) != len(keys):
             raise ValueError(f"signal {name} has {len(values)} rows for {len(keys)} keys")
         if not np.isfinite(values).all():
-            raise InputError(f"the teacher's {name} are not finite in {int((~np.isfinite(values)).sum())} places")
+            raise InputError(
+                f"the teacher's {name} are not finite in {int((~np.isfinite(values)).sum())} places"
+            )
     arrays = {name: np.ascontiguousarray(values, dtype=np.float16) for name, values in signals.items()}
     for name, values in arrays.items():
         if not np.isfinite(values).all():

@@ -28,7 +28,9 @@ class PackageError(InputError):
     """A folder that is not a whole, unchanged package."""
 
 
-def package_digest(files: Mapping[str, str], labels: Sequence[str], max_length: int, temperature: float) -> str:
+def package_digest(
+    files: Mapping[str, str], labels: Sequence[str], max_length: int, temperature: float
+) -> str:
     """Identity of what a package predicts: its graph, its tokeniser and how their output is read."""
     core = {
         "files": {name: files[name] for name in (MODEL, TOKENISER)},
@@ -112,7 +114,9 @@ class Package:
             )
             tokeniser = load_tokeniser(folder / TOKENISER, manifest["max_length"])
         except Exception as error:
-            raise PackageError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+            raise PackageError(
+                f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})"
+            ) from error
         return cls(folder, tuple(manifest["labels"]), manifest["digest"], manifest, session, tokeniser)
 
     def predict(self, texts: Sequence[str]) -> Probabilities:
@@ -150,7 +154,9 @@ class Package:
         return self._run(*tokens.padded(rows, pad=0))
 
     def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        result: npt.NDArray[np.float32] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[
+            0
+        ]
         return result
 
     def _probabilities(self, logits: npt.NDArray[np.float32]) -> Probabilities:

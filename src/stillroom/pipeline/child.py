@@ -1,8 +1,7 @@
 """`python -m stillroom.pipeline.child PARENT ARGUMENT…`: be DVC, and die with the process that asked for it.
 
-DVC has no handler for SIGTERM and outlives a killed parent; a second copy of a stage would then start
-beside the first. Setting the death signal here, in the child, needs no code between fork and exec in a
-threaded parent.
+DVC has no handler for SIGTERM and outlives a killed parent; a second copy of a stage would then start beside
+the first. Setting the death signal here, in the child, needs no code between fork and exec in a threaded parent.
 """
 
 import ctypes
@@ -11,6 +10,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
 
@@ -18,12 +18,21 @@ _PR_SET_PDEATHSIG = 1
 def main(argv: Sequence[str]) -> None:
     """Replace this module by `python -m dvc`, unless the parent is gone already."""
     parent, *arguments = argv
+    signal.signal(signal.SIGTERM, _end_group)
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):
         sys.exit(128 + signal.SIGTERM)
     sys.argv = ["dvc", *arguments]
     runpy.run_module("dvc", run_name="__main__", alter_sys=True)
+
+
+def _end_group(number: int, frame: FrameType | None) -> None:
+    """Pass the signal on: between DVC and a stage stands a shell, and not every shell steps aside by exec."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,23 @@ from stillroom.errors import InputError, StillroomError
 from stillroom.params import load_params
 from stillroom.stages.receipt import address, write_ended, write_started
 
-STAGES = ("ingest", "split", "teach", "capture", "reference", "distil", "quantise", "evaluate", "select", "report")
+STAGES = (
+    "ingest",
+    "split",
+    "teach",
+    "capture",
+    "reference",
+    "distil",
+    "quantise",
+    "evaluate",
+    "select",
+    "report",
+)
 MATRIX = ("distil", "quantise", "evaluate")
 _PR_SET_PDEATHSIG = 1
+_WAIT_IDLY = ("OMP_WAIT_POLICY", "passive")
+"""Threads that wait for each other must not spin: beside another busy process that cost a factor of 5 and more.
+Read by OpenMP when torch is first imported."""
 
 log = logging.getLogger("stillroom")
 
@@ -27,8 +41,11 @@ log = logging.getLogger("stillroom")
 def main(argv: Sequence[str]) -> int:
     """Run a stage and return its exit code; every foreseen error is one line on stderr."""
     die_with_parent()
+    os.environ.setdefault(*_WAIT_IDLY)
     signal.signal(signal.SIGTERM, _terminated)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
     try:
         name, item = parse(argv)
         use_workspace_code()
@@ -66,10 +83,14 @@ def main(argv: Sequence[str]) -> int:
 def parse(argv: Sequence[str]) -> tuple[str, str | None]:
     """Split the arguments into stage and item; raises InputError for a name that dvc.yaml does not have."""
     if not 1 <= len(argv) <= 2 or argv[0] not in STAGES:
-        raise InputError(f"stages: {' '.join(argv) or 'no name'!s}; give one of {', '.join(STAGES)}, and a student if it needs one")
+        raise InputError(
+            f"stages: {' '.join(argv) or 'no name'!s}; give one of {', '.join(STAGES)}, and a student if it needs one"
+        )
     name, item = argv[0], (argv[1] if len(argv) == 2 else None)
     if (name in MATRIX) != (item is not None):
-        raise InputError(f"stages: {name} " + ("needs a student's name" if name in MATRIX else "takes no student"))
+        raise InputError(
+            f"stages: {name} " + ("needs a student's name" if name in MATRIX else "takes no student")
+        )
     return name, item
 
 

@@ -25,7 +25,13 @@ def run(params: Params, item: str) -> dict[str, float]:
     rows = {name: read_split(layout.SPLIT, name) for name in ("train", "validation")}
     special = FAMILIES[settings.family].SPECIAL_TOKENS
     material = gather(
-        layout.TEACHER, layout.CACHE, rows["train"], rows["validation"], settings, special, signals_of(settings)
+        layout.TEACHER,
+        layout.CACHE,
+        rows["train"],
+        rows["validation"],
+        settings,
+        special,
+        signals_of(settings),
     )
     if settings.max_length > material.description.max_length:
         raise InputError(
@@ -40,7 +46,14 @@ def run(params: Params, item: str) -> dict[str, float]:
         key = training_key("distil", variant, settings.model_dump(), inputs, params.seed)
         scratches.append(Scratch(key))
         trained[variant], histories[variant] = train(
-            material, settings, rows["train"], rows["validation"], variant, params.seed, params.compute, scratches[-1]
+            material,
+            settings,
+            rows["train"],
+            rows["validation"],
+            variant,
+            params.seed,
+            params.compute,
+            scratches[-1],
         )
         seconds[variant] = lap()
     told = {
@@ -53,7 +66,9 @@ def run(params: Params, item: str) -> dict[str, float]:
         publish(folder, item, settings, material, trained, told)
     for scratch in scratches:
         scratch.discard()
-    best = {name: max(epoch["validation_accuracy"] for epoch in history) for name, history in histories.items()}
+    best = {
+        name: max(epoch["validation_accuracy"] for epoch in history) for name, history in histories.items()
+    }
     log.info(
         "distil %s: validation accuracy %.4f, without the teacher %.4f; %s",
         item,

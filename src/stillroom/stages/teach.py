@@ -32,7 +32,9 @@ def run(params: Params) -> dict[str, float]:
     tokens = {name: tokenise(tokeniser, part.text, settings.max_length) for name, part in rows.items()}
     pin = read_json(layout.SOURCE_TEACHER)
     precision = compute.precision(params.compute)
-    scratch = Scratch(training_key("teach", settings.model_dump(), pin, snapshot.sha256, params.seed, precision))
+    scratch = Scratch(
+        training_key("teach", settings.model_dump(), pin, snapshot.sha256, params.seed, precision)
+    )
     history: list[dict[str, float]] = []
     speed = 0.0
     model: Classifier

@@ -95,7 +95,9 @@ def graph(student: EncoderClassifier) -> LogitsOnly:
     return LogitsOnly(student)
 
 
-def learner(student: EncoderClassifier, settings: SlicedParams, total_steps: int, seed: int) -> "SlicedLearner":
+def learner(
+    student: EncoderClassifier, settings: SlicedParams, total_steps: int, seed: int
+) -> "SlicedLearner":
     """What trains it."""
     return SlicedLearner(student, settings, total_steps)
 

@@ -148,7 +148,9 @@ def _load(factory: Any, folder: Path, dropout: float, attention: str) -> Any:
 
 def _set_dropout(config: Any, dropout: float) -> None:
     for name in vars(config):
-        if name.endswith(("dropout", "dropout_prob", "dropout_rate")) and isinstance(getattr(config, name), float):
+        if name.endswith(("dropout", "dropout_prob", "dropout_rate")) and isinstance(
+            getattr(config, name), float
+        ):
             setattr(config, name, dropout)
 
 

@@ -1,0 +1,332 @@
+"""The `stillroom` command. Everything heavy is imported by the command that needs it."""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stillroom.errors import InputError, StillroomError
+
+if TYPE_CHECKING:
+    from stillroom.export.runtime import Package
+
+app = typer.Typer(
+    name="stillroom",
+    help="Distil a large teacher into a small, quantised student that is proven to keep its quality.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ParamsFile = Annotated[
+    Path | None, typer.Option("--params", help="Params file; default, params.yaml of the checkout.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. teacher.epochs=1."),
+]
+WorkspaceFolder = Annotated[
+    Path | None, typer.Option("--workspace", help="Run in this folder instead of the checkout.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+def run_cli() -> int:
+    """Run the command line and return an exit code; a foreseen error is one line on stderr."""
+    try:
+        result = app(standalone_mode=False)
+    except StillroomError as error:
+        return _told(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the reader of our output has gone; nothing to close)
+        return 0
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own usage errors
+            error.show()
+            return 2
+        raise
+    return int(result) if isinstance(result, int) else 0
+
+
+def _told(error: StillroomError) -> int:
+    print(f"stillroom: {error}", file=sys.stderr)
+    for note in getattr(error, "__notes__", ()):
+        print(f"  {note}", file=sys.stderr)
+    return error.exit_code
+
+
+def checkout() -> Path:
+    """The checkout that the current folder lies in: the nearest folder above with a dvc.yaml."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise InputError(f"{here}: no dvc.yaml here or above; run inside a checkout of Stillroom")
+
+
+@app.command()
+def run(
+    params: ParamsFile = None,
+    overrides: Overrides = None,
+    workspace: WorkspaceFolder = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="One `dvc repro` instead of a DVC call per stage.")
+    ] = False,
+) -> None:
+    """Bring every stage up to date, gate the students, register them and crown the winner.
+
+    Exit codes: 0 a student passed, 2 wrong input, 3 no student passed, 65 training diverged, 75 try again later.
+    """
+    root = checkout()
+    flow: Any = _flow_module(root, "flows.run")
+    result = flow.run_once(
+        params.absolute() if params else None,
+        overrides or (),
+        workspace.absolute() if workspace else None,
+        "whole" if whole else "per-stage",
+        root=root,
+    )
+    if result.error is not None:
+        for note in result.notes:
+            print(f"  {note}", file=sys.stderr)
+        print(f"stillroom: {result.error}", file=sys.stderr)
+    if result.result is not None:
+        _print_result(result.workspace, result.result)
+    raise typer.Exit(result.exit_code)
+
+
+def _flow_module(root: Path, name: str) -> Any:
+    sys.path.insert(0, str(root))
+    return importlib.import_module(name)
+
+
+def _print_result(workspace: Path, result: dict[str, Any]) -> None:
+    from stillroom import layout
+
+    _print_table(workspace)
+    where = {
+        "report": workspace / layout.REPORT / "report.html",
+        "packages": workspace / layout.RELEASE,
+        "summary": workspace / layout.SUMMARY,
+    }
+    recorded = result.get("recorded") or {}
+    model = recorded.get("model")
+    for name, path in where.items():
+        print(f"{name:12s} {_relative(path)}")
+    if model:
+        champion = recorded.get("champion")
+        print(
+            f"{'registry':12s} {model}: champion is version {champion or '– (none)'}; see them with `stillroom ui`"
+        )
+    if result["selected"]:
+        package = _relative(workspace / layout.RELEASE / result["selected"])
+        print(f"{'try it':12s} stillroom predict --package {package} 'a text of yours'")
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _print_table(workspace: Path) -> None:
+    from rich.console import Console
+
+    from stillroom import layout
+    from stillroom.files import read_json
+    from stillroom.report.table import headline, rich_table
+
+    summary = read_json(workspace / layout.SUMMARY)
+    console = Console()
+    console.print(rich_table(summary))
+    console.print(headline(summary), highlight=False)
+
+
+@app.command()
+def plan(
+    params: ParamsFile = None,
+    overrides: Overrides = None,
+    workspace: WorkspaceFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do, and why, before it does anything."""
+    from stillroom import layout
+    from stillroom.params import load_params
+    from stillroom.pipeline.plan import make_plan
+    from stillroom.pipeline.workspace import open_workspace
+
+    root = checkout()
+    values = load_params(params or root / layout.PARAMS, overrides or ())
+    with open_workspace(root, values, workspace.absolute() if workspace else None) as place:
+        stages = make_plan(place.path).stages
+    if as_json:
+        rows = [{"stage": s.address, "status": s.status, "reasons": list(s.reasons)} for s in stages]
+        print(json.dumps({"stages": rows}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "status", "why", header_style="bold")
+    for stage in stages:
+        table.add_row(stage.address, stage.status, "; ".join(stage.reasons))
+    Console().print(table)
+
+
+@app.command()
+def report(workspace: WorkspaceFolder = None, as_json: AsJson = False) -> None:
+    """Show the result of the last run."""
+    from stillroom import layout
+    from stillroom.files import read_json
+
+    place = workspace or checkout()
+    if not (place / layout.SUMMARY).is_file():
+        raise InputError(f"{place / layout.SUMMARY}: no result yet; run `stillroom run` first")
+    if as_json:
+        print(json.dumps(read_json(place / layout.SUMMARY)))
+    else:
+        _print_table(place)
+
+
+@app.command()
+def predict(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to label.")] = None,
+    package: Annotated[Path | None, typer.Option(help="A package folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="champion, challenger or a version number.")] = None,
+    registered: Annotated[str | None, typer.Option(help="Registered model; default, params.yaml's.")] = None,
+    source: Annotated[Path | None, typer.Option("--input", help="CSV file with a column `text`.")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--output", help="CSV file to write: text,label,probability.")
+    ] = None,
+) -> None:
+    """Label texts, or the rows of a file, with a package or a registered version."""
+    if (package is None) == (model is None):
+        raise InputError("predict: give either --package FOLDER or --model champion")
+    if bool(texts) == (source is not None):
+        raise InputError("predict: give either texts or --input FILE.csv")
+    if target is not None and source is None:
+        raise InputError("predict: --output goes with --input FILE.csv")
+    from stillroom.export.runtime import Package
+    from stillroom.export.table import predict_file
+
+    if source is not None and not source.is_file():
+        raise InputError(f"{source}: no such file")
+    loaded = Package.load(package if package is not None else _registered_package(model or "", registered))
+    if source is not None:
+        predict_file(loaded, source, target)
+        return
+    for line in _lines(loaded, texts or []):
+        print(line)
+
+
+def _lines(package: "Package", texts: list[str]) -> Iterator[str]:
+    for text, label, probability in package.stream(iter(texts)):
+        yield f"{label}\t{probability:.4f}\t{text}"
+
+
+def _registered_package(version: str, name: str | None) -> Path:
+    from stillroom import layout
+    from stillroom.params import load_params
+    from stillroom.registry.champion import champion_package
+
+    root = checkout()
+    os.environ.setdefault(layout.STATE_VARIABLE, str(root / ".stillroom"))
+    return champion_package(name or load_params(root / layout.PARAMS).registry.model, version)
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(help="Version of the registered model.")],
+    reason: Annotated[str, typer.Option(help="Why; it stands in the ledger.")],
+    actor: Annotated[str | None, typer.Option(help="Who; default, the user of this shell.")] = None,
+    registered: Annotated[str | None, typer.Option(help="Registered model; default, params.yaml's.")] = None,
+) -> None:
+    """Make a version that passed its gate the champion."""
+    import getpass
+
+    from stillroom import layout
+    from stillroom.params import load_params
+    from stillroom.registry import promotion
+
+    root = checkout()
+    os.environ.setdefault(layout.STATE_VARIABLE, str(root / ".stillroom"))
+    model = registered or load_params(root / layout.PARAMS).registry.model
+    entry = promotion.promote(model, version, actor or getpass.getuser(), reason)
+    print(f"{model}: version {entry.to_version} is champion (ledger entry {entry.sequence})")
+
+
+@app.command()
+def source(params: ParamsFile = None, overrides: Overrides = None) -> None:
+    """Fetch, check and version the raw data, and pin the teacher, so that `dvc repro` can run."""
+    from stillroom import layout
+    from stillroom.files import read_json
+    from stillroom.params import load_params
+    from stillroom.pipeline.versioning import version_data
+    from stillroom.pipeline.workspace import open_workspace
+
+    root = checkout()
+    values = load_params(params or root / layout.PARAMS, overrides or ())
+    with open_workspace(root, values, None) as place, place.as_environment():
+        version_data(place)
+        data = read_json(place.path / layout.SOURCE_DATA / "source.json")
+        teacher = read_json(place.path / layout.SOURCE_TEACHER)
+    for name in ("train", "validation", "test"):
+        if data.get(name):
+            print(f"{name:12s} {data[name]['sha256']}  {data[name]['uri']}")
+    print(f"{'teacher':12s} {teacher['sha256']}  {teacher['uri']}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of params.yaml, for editors."""
+    from stillroom.params import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check versions, blocked versions, write access, disk, stores and what the processor can do."""
+    from dataclasses import asdict
+
+    from stillroom.doctor import check
+
+    findings = check()
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        table = Table("", "what", "found", "what to do", header_style="bold")
+        for finding in findings:
+            shown = f"[{colours[finding.status]}]{finding.status}[/]"
+            table.add_row(shown, finding.name, finding.detail, finding.remedy)
+        Console().print(table)
+    if any(finding.status == "fail" for finding in findings):
+        raise typer.Exit(InputError.exit_code)
+
+
+@app.command()
+def ui(
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
+    password: Annotated[bool, typer.Option(help="Ask for a password.")] = True,
+) -> None:
+    """Open the pages of MLflow and Prefect on this machine's loopback, until Ctrl-C."""
+    from stillroom import layout
+    from stillroom.ui import Interfaces, serve
+
+    os.environ.setdefault(layout.STATE_VARIABLE, str(checkout() / ".stillroom"))
+
+    def ready(interfaces: Interfaces) -> None:
+        for name, value in vars(interfaces).items():
+            print(f"{name:12s} {value}", flush=True)
+
+    serve(ready, mlflow_port=mlflow_port, prefect_port=prefect_port, password=password)
