@@ -66,8 +66,7 @@ def tokenise(tokeniser: Any, texts: Sequence[str], max_length: int) -> Tokens:
     parts: list[npt.NDArray[np.int32]] = []
     lengths: list[int] = []
     for start in range(0, len(texts), _CHUNK_TEXTS):
-        chunk = [shortened(text, max_length) for text in texts[start : start + _CHUNK_TEXTS]]
-        for encoding in tokeniser.encode_batch_fast(chunk):
+        for encoding in encode(tokeniser, texts[start : start + _CHUNK_TEXTS], max_length):
             parts.append(np.asarray(encoding.ids, dtype=np.int32))
             lengths.append(len(encoding.ids))
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -75,8 +74,22 @@ def tokenise(tokeniser: Any, texts: Sequence[str], max_length: int) -> Tokens:
     return Tokens(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), offsets)
 
 
+def encode(tokeniser: Any, texts: Sequence[str], max_length: int) -> list[Any]:
+    """Encodings of texts with the ids that the whole text gives, though of a long one the first words are read.
+
+    A tokeniser may drop words or join them (control characters, accents alone); a text whose first words fill
+    less than max_length is read whole.
+    """
+    starts = [shortened(text, max_length) for text in texts]
+    encodings: list[Any] = tokeniser.encode_batch_fast(starts)
+    for row, start in enumerate(starts):
+        if len(start) < len(texts[row]) and len(encodings[row].ids) < max_length:
+            encodings[row] = tokeniser.encode_batch_fast([texts[row]])[0]
+    return encodings
+
+
 def shortened(text: str, max_length: int) -> str:
-    """Cut a long text after max_length words: each word gives a token or more, so truncation sees the same ids.
+    """The first max_length words of a long text: if each gives a token or more, truncation sees the same ids.
 
     Keeps the time of one prediction bounded by max_length, whatever the length of the text.
     """
@@ -88,14 +101,16 @@ def shortened(text: str, max_length: int) -> str:
 
 @lru_cache(maxsize=8)
 def _first_words(count: int) -> re.Pattern[str]:
-    return re.compile(rf"\s*(?:\S+\s+){{{count}}}")
+    # words end at white space that no tokeniser takes for a letter; possessive, so that matching is linear
+    word, space = r"[^ \t\r\n]++", r"[ \t\r\n]++"
+    return re.compile(rf"(?:{space})?{word}(?:{space}{word}){{{count - 1}}}(?=[ \t\r\n])")
 
 
 def token_batches(lengths: Ints, budget: int, generator: np.random.Generator | None = None) -> list[Ints]:
     """Cut rows into batches of similar length whose padded cells stay within a budget of tokens.
 
-    Without a generator the order is by length (inference); with one, rows of near lengths mix and the order of the
-    batches is random (training). A row longer than the budget stands alone.
+    Without a generator the order is by length (inference); with one, rows of near lengths mix and the order of
+    the batches is random (training). A row longer than the budget stands alone.
     """
     key: npt.NDArray[Any] = lengths
     if generator is not None:

@@ -28,9 +28,14 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 def tree_digest(path: Path) -> str:
-    """One sha256 for a file (its bytes) or a folder (the sorted list of its files' names and digests)."""
+    """One sha256 for a file (its bytes) or a folder (the sorted list of its files' names and digests).
+
+    Raises InputError if there is neither.
+    """
     if path.is_file():
         return sha256_file(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder")
     return listing_digest(file_digests(path))
 
 
@@ -68,7 +73,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty temporary sibling folder; on success it replaces the target whole, or nothing changes."""
+    """Yield an empty temporary sibling; on success it replaces the target folder whole, or nothing changes."""
     temporary = _temporary_sibling(target)
     temporary.mkdir()
     try:
@@ -78,7 +83,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             discarded = _temporary_sibling(target)
             target.rename(discarded)
-            temporary.rename(target)
+            try:
+                temporary.rename(target)
+            except BaseException:
+                discarded.rename(target)
+                raise
             shutil.rmtree(discarded)
         else:
             temporary.rename(target)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillroom.batching import Tokens, load_tokeniser, shortened, token_batches, tokenise
+from stillroom.batching import Tokens, encode, load_tokeniser, token_batches, tokenise
 from stillroom.errors import InputError
 from stillroom.files import sha256_file
 
@@ -144,7 +144,7 @@ class Package:
         return int(self.manifest["max_length"])
 
     def _logits_of_one(self, text: str) -> npt.NDArray[np.float32]:
-        encoding = self.tokeniser.encode_batch_fast([shortened(text, self._max_length)])[0]
+        encoding = encode(self.tokeniser, [text], self._max_length)[0]
         ids = np.array([encoding.ids], dtype=np.int64)
         if ids.size == 0:  # nothing is known of this text: one padding cell that is masked out
             return self._run(np.zeros((1, 1), dtype=np.int64), np.zeros((1, 1), dtype=np.int64))
