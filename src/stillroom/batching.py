@@ -75,7 +75,7 @@ def tokenise(tokeniser: Any, texts: Sequence[str], max_length: int) -> Tokens:
 
 
 def encode(tokeniser: Any, texts: Sequence[str], max_length: int) -> list[Any]:
-    """Encodings of texts with the ids that the whole text gives, though of a long one the first words are read.
+    """Encodings of texts with the ids that whole texts give, though of a long one the first words are read.
 
     A tokeniser may drop words or join them (control characters, accents alone); a text whose first words fill
     less than max_length is read whole.
@@ -109,8 +109,8 @@ def _first_words(count: int) -> re.Pattern[str]:
 def token_batches(lengths: Ints, budget: int, generator: np.random.Generator | None = None) -> list[Ints]:
     """Cut rows into batches of similar length whose padded cells stay within a budget of tokens.
 
-    Without a generator the order is by length (inference); with one, rows of near lengths mix and the order of
-    the batches is random (training). A row longer than the budget stands alone.
+    Without a generator the order is by length (inference); with one, rows of near lengths mix and the batches
+    come in random order (training). A row longer than the budget stands alone.
     """
     key: npt.NDArray[Any] = lengths
     if generator is not None:

@@ -73,7 +73,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty temporary sibling; on success it replaces the target folder whole, or nothing changes."""
+    """Yield an empty temporary sibling; on success it takes the target's place whole, or nothing changes."""
     temporary = _temporary_sibling(target)
     temporary.mkdir()
     try:
