@@ -40,9 +40,13 @@ def snapshot(params: Params, workspace: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a person at a shell whose `python` is the one that runs the tests."""
+    """The environment of a person at a bash whose `python` is the one that runs the tests.
+
+    Bash becomes the stage that DVC starts through it; dash stays between them and would outlive a killed DVC.
+    """
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(SOURCE), "DVC_NO_ANALYTICS": "1"}
+    shell = shutil.which("bash") or "/bin/sh"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(SOURCE), "DVC_NO_ANALYTICS": "1", "SHELL": shell}
 
 
 class Project:

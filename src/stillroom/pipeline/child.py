@@ -1,7 +1,7 @@
 """`python -m stillroom.pipeline.child PARENT ARGUMENT…`: be DVC, and die with the process that asked for it.
 
 DVC has no handler for SIGTERM and outlives a killed parent; a second copy of a stage would then start beside
-the first. Setting the death signal here, in the child, needs no code between fork and exec in a threaded parent.
+the first. Setting the death signal here needs no code between fork and exec in a parent with threads.
 """
 
 import ctypes
@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
+_UNWIND_S = 10
 
 
 def main(argv: Sequence[str]) -> None:
     """Replace this module by `python -m dvc`, unless the parent is gone already."""
     parent, *arguments = argv
-    signal.signal(signal.SIGTERM, _end_group)
+    signal.signal(signal.SIGTERM, _end)
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):
@@ -27,12 +28,16 @@ def main(argv: Sequence[str]) -> None:
     runpy.run_module("dvc", run_name="__main__", alter_sys=True)
 
 
-def _end_group(number: int, frame: FrameType | None) -> None:
-    """Pass the signal on: between DVC and a stage stands a shell, and not every shell steps aside by exec."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _end(number: int, frame: FrameType | None) -> None:
+    """End the whole group, then let DVC unwind, so that it takes its entries out of its list of busy paths.
+
+    The group, because between DVC and a stage stands a shell, and not every shell steps aside by exec.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.alarm(_UNWIND_S)
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGTERM)
-    os.kill(os.getpid(), signal.SIGTERM)
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":
