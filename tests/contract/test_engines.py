@@ -100,7 +100,7 @@ def test_prefect_reports_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_params_key_drops_out_of_dvcs_run_cache_key() -> None:
-    """DVC strips `size` and `nfiles` at any depth from that key (treeverse/dvc#10296): a change goes unseen."""
+    """DVC strips `size` and `nfiles` at any depth from that key (treeverse/dvc#10296)."""
 
     def keys(model: type[BaseModel]) -> Iterator[str]:
         for name, field in model.model_fields.items():
@@ -163,7 +163,7 @@ def test_every_deployment_names_a_flow_that_is_there() -> None:
 
 
 def test_clones_start_clean_after_a_run() -> None:
-    """DVC adds to .gitignore what git does not ignore yet, so every out is there up front, without an end slash."""
+    """DVC adds to .gitignore what git does not ignore yet: every out is there, without an end slash."""
     outs = [out for stage in yaml("dvc.yaml")["stages"].values() for out in stage.get("outs", [])]
     metrics = [out for stage in yaml("dvc.yaml")["stages"].values() for out in stage.get("metrics", [])]
     paths = [out.replace("${item.student}", "any") for out in (*outs, *metrics)] + ["sources/data"]
