@@ -34,12 +34,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     given = parser.parse_args()
-    rates = [
-        measure(metric, kind, rows, given.runs, given.seed)
-        for metric in METRICS
-        for kind in WON
-        for rows in ROWS
-    ]
+    rates = [measure(metric, kind, rows, given.runs, given.seed) for metric in METRICS for kind in WON for rows in ROWS]
     _print_table(rates)
     if given.json:
         print(json.dumps(figures(rates, given.runs, given.seed)))
@@ -80,9 +75,7 @@ def student(rows: int, truth: float, won: float, rng: np.random.Generator) -> Ce
 def plain_percentile(sample: Cells, rng: np.random.Generator) -> float:
     """Lower bound of the retention of accuracy by a percentile bootstrap as textbooks have it."""
     drawn = rng.multinomial(sample.rows, sample.count / sample.rows, size=RESAMPLES)
-    student_hits, teacher_hits = (
-        drawn @ (chosen == sample.label) for chosen in (sample.student, sample.teacher)
-    )
+    student_hits, teacher_hits = (drawn @ (chosen == sample.label) for chosen in (sample.student, sample.teacher))
     ratios: NDArray[np.float64] = student_hits / teacher_hits
     return float(np.quantile(ratios, 1 - CONFIDENCE))
 
@@ -95,9 +88,7 @@ def figures(rates: list[dict[str, Any]], runs: int, seed: int) -> dict[str, Any]
         return {
             "false_pass_rate": _mean(rates, f"false_pass_{name}"),
             "false_pass_rate_worst": max(rate[f"false_pass_{name}"] for rate in rates),
-            "false_pass_rate_by_rows": {
-                str(rows): _mean(some, f"false_pass_{name}") for rows, some in by_rows.items()
-            },
+            "false_pass_rate_by_rows": {str(rows): _mean(some, f"false_pass_{name}") for rows, some in by_rows.items()},
             "true_pass_rate": {str(rows): _mean(some, f"true_pass_{name}") for rows, some in by_rows.items()},
         }
 

@@ -125,9 +125,7 @@ def trainer(arguments: Any, same_choices: bool = False) -> float:
     )
     if same_choices:
         model.base_model.get_input_embeddings().weight.requires_grad_(False)
-    data = [
-        {"input_ids": tokens.one(row).tolist(), "labels": int(rows.label[row])} for row in range(len(tokens))
-    ]
+    data = [{"input_ids": tokens.one(row).tolist(), "labels": int(rows.label[row])} for row in range(len(tokens))]
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             folder,

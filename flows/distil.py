@@ -69,9 +69,7 @@ def distil(
 
 
 @contextmanager
-def _place(
-    session: Session, params_file: str, overrides: Overrides, workspace: str | None
-) -> Iterator[Workspace]:
+def _place(session: Session, params_file: str, overrides: Overrides, workspace: str | None) -> Iterator[Workspace]:
     if session.place is not None:
         yield session.place
         return

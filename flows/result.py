@@ -19,9 +19,7 @@ def result_of(place: Workspace, executed: Sequence[str], recorded: Any) -> dict[
         "retention": {name: student.get("retention", {}) for name, student in students.items()},
         "executed": list(executed),
         "workspace": str(place.path),
-        "recorded": asdict(recorded)
-        if is_dataclass(recorded) and not isinstance(recorded, type)
-        else recorded,
+        "recorded": asdict(recorded) if is_dataclass(recorded) and not isinstance(recorded, type) else recorded,
     }
     return {**result, "told": in_words(result)}
 

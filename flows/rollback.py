@@ -13,9 +13,7 @@ from stillroom.params import load_params
 
 
 @flow(name="rollback", persist_result=False)
-def rollback(
-    reason: str, actor: str, version: int | None = None, params_file: str = str(layout.PARAMS)
-) -> Any:
+def rollback(reason: str, actor: str, version: int | None = None, params_file: str = str(layout.PARAMS)) -> Any:
     """Roll the champion back.
 
     Args:

@@ -17,9 +17,7 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        self._bars = Progress(
-            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
-        )
+        self._bars = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
         self._up_to_date = 0
 

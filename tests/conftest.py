@@ -13,9 +13,7 @@ from stillroom import layout
 from stillroom.data.splits import Rows
 from tests.toys import Workspace, toy_rows, write_tiny_checkpoint, write_workspace
 
-settings.register_profile(
-    "stillroom", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("stillroom", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("stillroom")
 
 SOURCE_ROOT = Path(__file__).parent.parent / "src"
@@ -44,9 +42,7 @@ def enter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def workspace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
-) -> Callable[..., Workspace]:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> Callable[..., Workspace]:
     """`workspace(**options)`: a workspace before the stage teach, entered."""
 
     def make(**options: object) -> Workspace:

@@ -39,8 +39,7 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: Any, budget: int
 @given(lengths=lengths_of_texts, seed=st.integers(0, 2**32))
 def test_the_same_generator_gives_the_same_batches(lengths: Any, seed: int) -> None:
     one, other = (
-        [batch.tolist() for batch in token_batches(lengths, 100, np.random.default_rng(seed))]
-        for _ in range(2)
+        [batch.tolist() for batch in token_batches(lengths, 100, np.random.default_rng(seed))] for _ in range(2)
     )
     assert one == other
 
@@ -122,9 +121,7 @@ gaps = st.sampled_from(
 @example(parts=[("a", "\x0b")] * 60 + [("parcel", " ")], repeats=2)
 @example(parts=[("🙂", " ")] * 60 + [("my", "")], repeats=1)
 @example(parts=[("a", "  ")] * 70, repeats=1)
-def test_a_long_text_gives_the_tokens_of_the_whole_text(
-    kind: str, parts: list[tuple[str, str]], repeats: int
-) -> None:
+def test_a_long_text_gives_the_tokens_of_the_whole_text(kind: str, parts: list[tuple[str, str]], repeats: int) -> None:
     tokeniser = tokeniser_of(kind)
     tokeniser.enable_truncation(8)
     text = "".join(word + gap for word, gap in parts) * repeats
@@ -161,9 +158,7 @@ def test_finding_the_first_words_of_10_mib_is_linear(make: Callable[[], str]) ->
     assert time.process_time() - began < 5
 
 
-@pytest.mark.parametrize(
-    "text", ["parcel delayed " * (10 * MEBI // 15), "x" * MEBI], ids=["words", "one word"]
-)
+@pytest.mark.parametrize("text", ["parcel delayed " * (10 * MEBI // 15), "x" * MEBI], ids=["words", "one word"])
 def test_a_text_of_many_mib_is_tokenised(text: str) -> None:
     tokeniser = tokeniser_of("WordPiece")
     tokeniser.enable_truncation(128)

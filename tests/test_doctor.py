@@ -116,7 +116,5 @@ def test_needs_the_base_install_alone() -> None:
     heavy = ("torch", "mlflow", "prefect", "dvc", "pydantic", "pandas")
     code = "import sys; from stillroom import doctor; doctor.check(); "
     code += f"print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

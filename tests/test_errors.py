@@ -20,8 +20,6 @@ from stillroom.export.runtime import PackageError
         (errors.TryAgain, 75),
     ],
 )
-def test_every_error_has_the_exit_code_of_its_meaning(
-    kind: type[errors.StillroomError], exit_code: int
-) -> None:
+def test_every_error_has_the_exit_code_of_its_meaning(kind: type[errors.StillroomError], exit_code: int) -> None:
     assert kind("told").exit_code == exit_code
     assert issubclass(kind, errors.StillroomError)

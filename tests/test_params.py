@@ -117,9 +117,7 @@ def test_any_column_name_survives_yaml(tmp_path_factory: pytest.TempPathFactory,
         (minimal(compute={"zzzzzz": 1}), "compute.zzzzzz", "known keys: device, precision, threads"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_known_one(
-    raw: dict[str, Any], name: str, hint: str
-) -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(raw: dict[str, Any], name: str, hint: str) -> None:
     assert f"{name} is not a known key; {hint}" in refusal(raw)
 
 

@@ -157,9 +157,7 @@ class Workspace:
         return params
 
 
-def write_workspace(
-    path: Path, checkpoint: Path, rows: Sequence[int] = (120, 45, 45), seed: int = 7
-) -> Workspace:
+def write_workspace(path: Path, checkpoint: Path, rows: Sequence[int] = (120, 45, 45), seed: int = 7) -> Workspace:
     """Write a workspace as it stands once data and teacher are in place. rows: of train, validation, test."""
     path.mkdir(parents=True, exist_ok=True)
     examples: dict[str, Examples] = {}
@@ -222,3 +220,36 @@ def train_tokeniser(kind: str, texts: Sequence[str], vocabulary: int = 400) -> A
     pairs = [(name, tokeniser.token_to_id(name)) for name in ("<s>", "</s>")]
     tokeniser.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=pairs)
     return tokeniser
+
+
+def publish_teacher(folder: Path, checkpoint: Path, **changes: Any) -> Path:
+    """A published teacher that was never trained. changes: of its description, and seed for other weights."""
+    import torch
+
+    from stillroom.teacher.model import (
+        Description,
+        EncoderClassifier,
+        count_params,
+        load_encoder,
+        save_teacher,
+    )
+    from stillroom.teacher.tokeniser import pad_id, read_tokeniser
+
+    torch.manual_seed(changes.pop("seed", 0))
+    encoder = load_encoder(checkpoint)
+    told = {
+        "name": "toy",
+        "labels": LABELS,
+        "pooling": "mean",
+        "max_length": 32,
+        "temperature": 1.0,
+        "precision": "fp32",
+        "pad": pad_id(checkpoint),
+        "metrics": {"validation": {"accuracy": 0.5}},
+    } | changes
+    width = encoder.config.hidden_size
+    model = EncoderClassifier(encoder, width, len(told["labels"]), told["pooling"]).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokeniser = read_tokeniser(checkpoint, told["max_length"])
+    save_teacher(folder, model, tokeniser, Description(**told, params=count_params(model)))
+    return folder

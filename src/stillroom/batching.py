@@ -114,9 +114,7 @@ def token_batches(lengths: Ints, budget: int, generator: np.random.Generator | N
     """
     key: npt.NDArray[Any] = lengths
     if generator is not None:
-        key = lengths * generator.uniform(0.9, 1.1, size=len(lengths)) + generator.uniform(
-            0, 1, size=len(lengths)
-        )
+        key = lengths * generator.uniform(0.9, 1.1, size=len(lengths)) + generator.uniform(0, 1, size=len(lengths))
     order = np.argsort(key, kind="stable")
     batches: list[Ints] = []
     start, widest = 0, 0
@@ -129,5 +127,5 @@ def token_batches(lengths: Ints, budget: int, generator: np.random.Generator | N
     if len(order):
         batches.append(order[start:])
     if generator is not None:
-        generator.shuffle(batches)  # type: ignore[arg-type]
+        generator.shuffle(batches)
     return batches

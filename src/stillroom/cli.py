@@ -24,9 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ParamsFile = Annotated[
-    Path | None, typer.Option("--params", help="Params file; default, params.yaml of the checkout.")
-]
+ParamsFile = Annotated[Path | None, typer.Option("--params", help="Params file; default, params.yaml of the checkout.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. teacher.epochs=1."),
@@ -77,9 +75,7 @@ def run(
     params: ParamsFile = None,
     overrides: Overrides = None,
     workspace: WorkspaceFolder = None,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="One `dvc repro` instead of a DVC call per stage.")
-    ] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="One `dvc repro` instead of a DVC call per stage.")] = False,
 ) -> None:
     """Bring every stage up to date, gate the students, register them and crown the winner.
 
@@ -123,9 +119,7 @@ def _print_result(workspace: Path, result: dict[str, Any]) -> None:
         print(f"{name:12s} {_relative(path)}")
     if model:
         champion = recorded.get("champion")
-        print(
-            f"{'registry':12s} {model}: champion is version {champion or '– (none)'}; see them with `stillroom ui`"
-        )
+        print(f"{'registry':12s} {model}: champion is version {champion or '– (none)'}; see them with `stillroom ui`")
     if result["selected"]:
         package = _relative(workspace / layout.RELEASE / result["selected"])
         print(f"{'try it':12s} stillroom predict --package {package} 'a text of yours'")
@@ -200,9 +194,7 @@ def predict(
     model: Annotated[str | None, typer.Option(help="champion, challenger or a version number.")] = None,
     registered: Annotated[str | None, typer.Option(help="Registered model; default, params.yaml's.")] = None,
     source: Annotated[Path | None, typer.Option("--input", help="CSV file with a column `text`.")] = None,
-    target: Annotated[
-        Path | None, typer.Option("--output", help="CSV file to write: text,label,probability.")
-    ] = None,
+    target: Annotated[Path | None, typer.Option("--output", help="CSV file to write: text,label,probability.")] = None,
 ) -> None:
     """Label texts, or the rows of a file, with a package or a registered version."""
     if (package is None) == (model is None):

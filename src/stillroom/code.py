@@ -9,9 +9,6 @@ from stillroom.files import sha256_file
 
 def code_digest() -> str:
     """sha256 over the name and content of every module of Stillroom loaded so far."""
-    lines = [
-        f"{name}\0{sha256_file(Path(module.__file__))}\n"
-        for name, module in sorted(sys.modules.items())
-        if name.split(".")[0] == "stillroom" and getattr(module, "__file__", None)
-    ]
+    files = {name: module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "stillroom"}
+    lines = [f"{name}\0{sha256_file(Path(path))}\n" for name, path in sorted(files.items()) if path]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -132,9 +132,7 @@ def _python() -> list[Finding]:
     if minor < 11:
         return [Finding("python", "fail", f"{told} is too old", "use Python 3.11")]
     if minor > 11:
-        return [
-            Finding("python", "warn", f"{told}; Stillroom is tested with 3.11", "use Python 3.11 if in doubt")
-        ]
+        return [Finding("python", "warn", f"{told}; Stillroom is tested with 3.11", "use Python 3.11 if in doubt")]
     return [Finding("python", "ok", told)]
 
 
@@ -215,9 +213,7 @@ def _prefect() -> list[Finding]:
     if not url:
         return [Finding("prefect", "ok", "no server configured; each flow brings its own")]
     if not url.startswith(("http://", "https://")):
-        return [
-            Finding("prefect", "fail", f"PREFECT_API_URL is {redacted(url)!r}", "give http(s)://HOST/api")
-        ]
+        return [Finding("prefect", "fail", f"PREFECT_API_URL is {redacted(url)!r}", "give http(s)://HOST/api")]
     try:
         urlopen(f"{without_credentials(url)}/health", timeout=_WAIT_S).close()
     except OSError as error:

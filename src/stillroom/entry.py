@@ -8,11 +8,7 @@ _NEEDED = (3, 11)
 def main() -> None:
     """Start the command line, or say in one line why it can't start."""
     if sys.version_info[:2] < _NEEDED:
-        sys.exit(
-            _refuse(
-                "Python %d.%d is too old; Stillroom needs %d.%d or newer" % (sys.version_info[:2] + _NEEDED)
-            )
-        )  # noqa: UP031
+        sys.exit(_refuse("Python %d.%d is too old; Stillroom needs %d.%d or newer" % (sys.version_info[:2] + _NEEDED)))  # noqa: UP031
     try:
         from stillroom.cli import run_cli
     except ModuleNotFoundError as error:
@@ -22,6 +18,6 @@ def main() -> None:
     sys.exit(run_cli())
 
 
-def _refuse(reason):  # type: ignore[no-untyped-def]
+def _refuse(reason: str) -> int:
     sys.stderr.write("stillroom: " + reason + "\n")
     return 2

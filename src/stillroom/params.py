@@ -58,6 +58,8 @@ class TeacherParams(Section):
     """A checkpoint folder in transformers' format: a path, s3://, hf://name@revision or pypi://package==version/path."""
     sha256: Sha256 | None = None
     """Expected tree digest of the checkpoint (`stillroom source` prints it); required for pypi://."""
+    name: str | None = None
+    """What reports and cards call it; default, the last part of its source."""
     licence: str | None = None
     fine_tune: bool = True
     """False: the checkpoint already classifies the labels and is only evaluated."""

@@ -108,7 +108,7 @@ def count_steps(batches: Batches, epochs: int) -> int:
     return sum(len(batches.plan(epoch)) for epoch in range(epochs))
 
 
-class BatchModule(pl.LightningDataModule):
+class BatchModule(pl.LightningDataModule):  # type: ignore[misc]
     """Training and validation batches for the trainer."""
 
     def __init__(self, train: Batches, validation: Batches) -> None:
@@ -123,7 +123,7 @@ class BatchModule(pl.LightningDataModule):
         return self._validation
 
 
-class Learner(pl.LightningModule):
+class Learner(pl.LightningModule):  # type: ignore[misc]
     """What teacher and students share: optimiser with warm-up and decay, history, validation accuracy.
 
     A subclass gives `loss(batch)` (a scalar), `predict_logits(batch)` ([rows, classes]), `labels_of(batch)` ([rows])
@@ -205,7 +205,7 @@ class Learner(pl.LightningModule):
         self._losses = checkpoint["learner"]["losses"]
 
 
-class _KeepBest(pl.Callback):
+class _KeepBest(pl.Callback):  # type: ignore[misc]
     """Writes the trainable weights whenever validation accuracy rises."""
 
     def __init__(self, path: Path) -> None:
@@ -228,7 +228,7 @@ class _KeepBest(pl.Callback):
         self._best = state_dict["best"]
 
 
-class _ResumePoint(pl.Callback):
+class _ResumePoint(pl.Callback):  # type: ignore[misc]
     """Saves a checkpoint every so often, between two steps, and tells how far the training is.
 
     A model that takes long to save is saved less often: saving costs at most 1 part in 30 of the time.

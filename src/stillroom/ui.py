@@ -215,9 +215,7 @@ def _credentials(path: Path) -> Mapping[str, str]:
         finally:
             temporary.unlink()
     if path.stat().st_mode & 0o077:
-        raise InputError(
-            f"{path}: others may read it; run `chmod 600 {path}`, or delete it for a new password"
-        )
+        raise InputError(f"{path}: others may read it; run `chmod 600 {path}`, or delete it for a new password")
     found = read_json(path)
     if not isinstance(found, dict) or not {"password", "secret_key"} <= found.keys():
         raise InputError(f"{path}: holds no password; delete it, and a new one is made")

@@ -32,9 +32,7 @@ def test_texts_with_a_visible_character_are_kept_as_they_are(text: str) -> None:
 
 
 def test_a_text_of_ten_megabytes_is_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"line 2: the text has 10,485,760 characters; data\.max_chars allows 100,000"
-    ):
+    with pytest.raises(InputError, match=r"line 2: the text has 10,485,760 characters; data\.max_chars allows 100,000"):
         check_rows(table(["x" * (10 << 20)], ["a"]), 100_000, 0)
 
 
@@ -110,16 +108,10 @@ def test_classes_that_cannot_teach_are_refused(pairs: list[tuple[str, str]], tol
 
 def test_many_single_classes_are_counted_and_a_few_named() -> None:
     pairs = [(f"text {number}", f"label{number:02}") for number in range(20)]
-    with pytest.raises(
-        InputError, match=r"20 classes \('label00', .*'label04' and 15 more\) with a single row"
-    ):
+    with pytest.raises(InputError, match=r"20 classes \('label00', .*'label04' and 15 more\) with a single row"):
         check_classes(examples(*pairs), "rows.csv")
 
 
 def test_unknown_labels_name_the_nearest_known_one() -> None:
-    with pytest.raises(
-        InputError, match=r"label 'Card arival' \(2 rows\) is unknown .* did you mean 'card_arrival'\?"
-    ):
-        check_known_labels(
-            examples(("x", "Card arival"), ("y", "Card arival")), ["card_arrival", "b"], "test.csv"
-        )
+    with pytest.raises(InputError, match=r"label 'Card arival' \(2 rows\) is unknown .* did you mean 'card_arrival'\?"):
+        check_known_labels(examples(("x", "Card arival"), ("y", "Card arival")), ["card_arrival", "b"], "test.csv")

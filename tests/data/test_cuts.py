@@ -26,8 +26,7 @@ def test_no_group_straddles_and_every_class_trains(
     assert len(splits) == len(rows)
     assert set(splits) <= {"train", *fractions}
     assert all(
-        len({split for split, other in zip(splits, groups, strict=True) if other == group}) == 1
-        for group in groups
+        len({split for split, other in zip(splits, groups, strict=True) if other == group}) == 1 for group in groups
     )
     assert {label for label, split in zip(labels, splits, strict=True) if split == "train"} == set(labels)
 

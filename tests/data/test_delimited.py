@@ -88,6 +88,4 @@ def test_a_plain_tab_file_loses_no_row_to_the_header_rows(first: str) -> None:
 
 @pytest.mark.parametrize("separator", ["\u2028", "\x0b", "\x85", "\x1e"])
 def test_only_newlines_end_a_line(separator: str) -> None:
-    assert read_tab(f"text\tlabel\none{separator}text\ta\n", "rows.tab").rows == [
-        [f"one{separator}text", "a"]
-    ]
+    assert read_tab(f"text\tlabel\none{separator}text\ta\n", "rows.tab").rows == [[f"one{separator}text", "a"]]

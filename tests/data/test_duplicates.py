@@ -29,9 +29,7 @@ def test_groups_are_the_components_of_all_similar_pairs(texts: list[str], thresh
 
 
 @given(TEXTS, TEXTS, THRESHOLDS)
-def test_reappearing_misses_nothing_and_invents_nothing(
-    texts: list[str], others: list[str], threshold: float
-) -> None:
+def test_reappearing_misses_nothing_and_invents_nothing(texts: list[str], others: list[str], threshold: float) -> None:
     expected = [any(similar(text, other, threshold) for other in others) for text in texts]
     assert reappearing(texts, others, threshold).tolist() == expected
 

@@ -86,9 +86,7 @@ def test_rows_are_numbered_through_all_files_and_described(tmp_path: Path) -> No
 
 def test_nearly_equal_labels_and_absent_classes_are_findings(tmp_path: Path) -> None:
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
-    train.write_text(
-        "text,label\n1,Card arrival\n2,Card arrival\n3,card_arrival \n4,card_arrival \n5,b\n6,b\n"
-    )
+    train.write_text("text,label\n1,Card arrival\n2,Card arrival\n3,card_arrival \n4,card_arrival \n5,b\n6,b\n")
     test.write_text("text,label\n7,Card arrival\n8,card_arrival \n")
     ingested = take_in({"train": ("train.csv", train), "test": ("test.csv", test)}, DATA)
     assert ingested.findings == [

@@ -27,10 +27,7 @@ def test_names_that_differ_on_purpose_are_left_alone(one: str, other: str) -> No
 
 def test_thousands_of_labels_are_compared() -> None:
     labels = {
-        f"{chr(97 + a)}{chr(97 + b)}{chr(97 + c)} topic": 2
-        for a in range(13)
-        for b in range(13)
-        for c in range(13)
+        f"{chr(97 + a)}{chr(97 + b)}{chr(97 + c)} topic": 2 for a in range(13) for b in range(13) for c in range(13)
     }
     labels["zzyzx-street"] = labels["zzyzx-stret"] = 1
     assert ("zzyzx-street", "zzyzx-stret") in near_equal(labels)

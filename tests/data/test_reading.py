@@ -16,16 +16,11 @@ def write(path: Path) -> Path:
         case ".csv":
             path.write_text('text,label\n"my card, please",a\n"she said ""no""",b\nnaïve café\u2028here,a\n')
         case ".tsv":
-            path.write_text(
-                'text\tlabel\nmy card, please\ta\n"she said ""no"""\tb\nnaïve café\u2028here\ta\n'
-            )
+            path.write_text('text\tlabel\nmy card, please\ta\n"she said ""no"""\tb\nnaïve café\u2028here\ta\n')
         case ".tab":
             path.write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for text, label in PAIRS))
         case ".jsonl":
-            lines = [
-                json.dumps({"id": 1, "text": text, "label": label}, ensure_ascii=False)
-                for text, label in PAIRS
-            ]
+            lines = [json.dumps({"id": 1, "text": text, "label": label}, ensure_ascii=False) for text, label in PAIRS]
             path.write_text("\n".join(lines))
         case ".parquet":
             pq.write_table(
@@ -72,17 +67,13 @@ def test_a_byte_order_mark_does_not_hide_the_first_column(tmp_path: Path) -> Non
 
 def test_another_encoding_is_a_finding(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text(
-        "text,label\nle café est très éloigné de la forêt,a\noù est la clé,b\n", encoding="cp1252"
-    )
+    path.write_text("text,label\nle café est très éloigné de la forêt,a\noù est la clé,b\n", encoding="cp1252")
     table = read_table(path, "text", "label", "rows")
     assert table.encoding == "cp1252"
     assert "read as cp1252, not UTF-8; look whether 'le café est très" in table.findings[0]
 
 
-@pytest.mark.parametrize(
-    ("content", "mark"), [("text;label\na;b\n", "';'"), ("text\tlabel\na\tb\n", r"'\\t'")]
-)
+@pytest.mark.parametrize(("content", "mark"), [("text;label\na;b\n", "';'"), ("text\tlabel\na\tb\n", r"'\\t'")])
 def test_another_separator_is_named(tmp_path: Path, content: str, mark: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(content)

@@ -89,9 +89,7 @@ def test_rows_of_train_that_reappear_in_test_are_dropped_from_train() -> None:
         "conflicting_labels": 0,
     }
     assert splits.examples["test"].text == [text for text, _ in test]
-    assert any(
-        "1 of the rows that reappear in test have another label there" in found for found in splits.findings
-    )
+    assert any("1 of the rows that reappear in test have another label there" in found for found in splits.findings)
 
 
 def test_rows_of_a_given_validation_file_leave_train_and_those_of_test_leave_both() -> None:
@@ -115,9 +113,7 @@ def test_conflicting_copies_keep_the_majority_or_none() -> None:
     assert (splits.dropped["exact_duplicates"], splits.dropped["conflicting_labels"]) == (2, 2)
     pairs = [pair for rows in splits.examples.values() for pair in zip(rows.text, rows.label, strict=True)]
     assert [pair for pair in pairs if "what" in pair[0]] == [("what  is this", "b")]
-    assert any(
-        "2 texts have conflicting labels, such as 'what is this'" in found for found in splits.findings
-    )
+    assert any("2 texts have conflicting labels, such as 'what is this'" in found for found in splits.findings)
 
 
 def test_a_class_that_loses_every_row_is_refused_by_name() -> None:
@@ -133,18 +129,14 @@ def test_nothing_to_cut_is_refused() -> None:
         ("Two things then", "b"),
         ("two things then?", "b"),
     ]
-    with pytest.raises(
-        InputError, match="no validation rows can be cut: the classes have too few different texts"
-    ):
+    with pytest.raises(InputError, match="no validation rows can be cut: the classes have too few different texts"):
         split_examples(numbered(train=train), DATA, 0)
 
 
 def test_a_validation_file_inside_the_test_file_is_refused() -> None:
     with pytest.raises(InputError, match="no validation row is left"):
         split_examples(
-            numbered(
-                train=plain(5, "a", "x ") + plain(5, "b", "x "), validation=plain(1, "a"), test=plain(2, "a")
-            ),
+            numbered(train=plain(5, "a", "x ") + plain(5, "b", "x "), validation=plain(1, "a"), test=plain(2, "a")),
             DATA,
             0,
         )

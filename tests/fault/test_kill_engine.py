@@ -51,7 +51,7 @@ class Flow:
         self.process = subprocess.Popen(
             [sys.executable, "-c", FLOW, mode],
             cwd=project.path,
-            env=environment(project.path.parent / "home", api),
+            env={**environment(project.path.parent / "home", api), "STILLROOM_WORKERS": "1"},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -115,9 +115,7 @@ def assert_complete(project: Project) -> None:
 
 
 @pytest.mark.parametrize("mode", ["per-stage", "whole"])
-def test_a_killed_flow_leaves_no_process_and_dvc_repro_finishes(
-    project: Project, api: str, mode: str
-) -> None:
+def test_a_killed_flow_leaves_no_process_and_dvc_repro_finishes(project: Project, api: str, mode: str) -> None:
     project.behave(distil_big={"sleep_s": 60})
     flow = Flow(project, api, mode)
     stage_pid(project, VICTIM)
@@ -157,9 +155,7 @@ def test_a_dvc_killed_under_the_flow_is_tried_again_without_a_second_copy(projec
 
 
 @pytest.mark.parametrize("victim", ["dvc", "stage"])
-def test_what_is_killed_under_dvc_repro_is_finished_by_the_flow(
-    project: Project, api: str, victim: str
-) -> None:
+def test_what_is_killed_under_dvc_repro_is_finished_by_the_flow(project: Project, api: str, victim: str) -> None:
     project.behave(distil_big={"sleep_s": 60})
     repro = start_repro(project)
     pid = stage_pid(project, VICTIM)

@@ -36,8 +36,9 @@ def prefect_server(_prefect_home: None) -> Iterator[None]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A fresh checkout of the toy pipeline, also the current folder."""
-    for name in ("STILLROOM_STATE", "STILLROOM_WORKERS", "STILLROOM_EVENTS", "STILLROOM_RECEIPTS"):
+    for name in ("STILLROOM_STATE", "STILLROOM_EVENTS", "STILLROOM_RECEIPTS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STILLROOM_WORKERS", "1")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     made = Project(tmp_path / "checkout")
     monkeypatch.chdir(made.path)

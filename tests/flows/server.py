@@ -18,9 +18,7 @@ _START_S = 120.0
 
 def environment(home: Path, api: str | None = None) -> dict[str, str]:
     """The environment of a person who has this checkout installed and, maybe, a server configured."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "STILLROOM_"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "STILLROOM_"))}
     kept |= {
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -32,14 +30,10 @@ def environment(home: Path, api: str | None = None) -> dict[str, str]:
 
 
 @contextmanager
-def running(
-    command: list[str], cwd: Path, env: dict[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], cwd: Path, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A program in a process group of its own, ended with everything that it started."""
     with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=env, stdout=stream, stderr=subprocess.STDOUT, process_group=0
-        )
+        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=stream, stderr=subprocess.STDOUT, process_group=0)
         try:
             yield process
         finally:

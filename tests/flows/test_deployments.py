@@ -121,9 +121,7 @@ def test_the_server_refuses_a_wrong_override(server: Server) -> None:
 
 
 def test_an_ad_hoc_run_with_an_override_reaches_its_verdict(server: Server) -> None:
-    overrides = json.dumps(
-        {"students": {"small": {"dimensions": 48}}, "gate": {"retention": {"accuracy": 0.9}}}
-    )
+    overrides = json.dumps({"students": {"small": {"dimensions": 48}}, "gate": {"retention": {"accuracy": 0.9}}})
     server.prefect("deployment", "run", "distil/adhoc", "--param", f"overrides={overrides}")
     run = server.wait_for("Completed", "Failed", "Crashed")
     assert run["state_name"] == "Completed", run["state"]
@@ -146,10 +144,7 @@ def test_a_cancelled_run_leaves_no_stage_behind(server: Server) -> None:
     (server.project.path / "toy.py").write_text(patched)
     server.prefect("deployment", "run", "distil/adhoc", "--param", 'overrides={"seed": 8}')
     deadline = time.monotonic() + 90
-    while (
-        not (logs := [path / "executed.log" for path in set(workspaces.glob("*")) - before])
-        or not logs[0].exists()
-    ):
+    while not (logs := [path / "executed.log" for path in set(workspaces.glob("*")) - before]) or not logs[0].exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
     stage = psutil.Process(int(logs[0].read_text().split()[1]))

@@ -55,9 +55,7 @@ def test_the_form_has_every_section_and_key_of_params() -> None:
             assert set(schema[f"{section.__name__}Override"]["properties"]) == set(section.model_fields), name
     student = set(schema["StudentOverride"]["properties"])
     assert student == {*StaticParams.model_fields, *SlicedParams.model_fields}
-    assert schema["TeacherParamsOverride"]["properties"]["max_length"]["description"].startswith(
-        "Tokens read"
-    )
+    assert schema["TeacherParamsOverride"]["properties"]["max_length"]["description"].startswith("Tokens read")
 
 
 @pytest.mark.parametrize(

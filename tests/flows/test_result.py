@@ -30,9 +30,7 @@ def result(selected: str | None, executed: list[str]) -> dict[str, Any]:
         (None, [], "no student passed the gate (small FAIL, tall INCONCLUSIVE); everything was up to date"),
     ],
 )
-def test_a_sentence_says_who_passed_and_what_ran(
-    selected: str | None, executed: list[str], expected: str
-) -> None:
+def test_a_sentence_says_who_passed_and_what_ran(selected: str | None, executed: list[str], expected: str) -> None:
     assert in_words(result(selected, executed)).startswith(expected)
 
 

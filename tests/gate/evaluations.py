@@ -95,23 +95,16 @@ def write_evaluation(
         flat = pa.array(np.ascontiguousarray(shares).ravel())
         columns[model] = pa.FixedSizeListArray.from_arrays(flat, shares.shape[1])
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
-    write_json(
-        folder / "evaluation.json", evaluation(folder.name, labels, student, teacher, names, **changes)
-    )
+    write_json(folder / "evaluation.json", evaluation(folder.name, labels, student, teacher, names, **changes))
 
 
 def write_split(folder: Path, labels: Array, names: Sequence[str] = NAMES) -> SnapshotManifest:
     """Write artifacts/split with these test labels, and a row of each class in the other splits."""
-    test = Examples(
-        list(range(len(labels))), [f"text {n}" for n in range(len(labels))], [names[c] for c in labels]
-    )
+    test = Examples(list(range(len(labels))), [f"text {n}" for n in range(len(labels))], [names[c] for c in labels])
     ids = [len(labels) + n for n in range(2 * len(names))]
     halves = [
-        Examples(part, [f"text {n}" for n in part], list(names))
-        for part in (ids[: len(names)], ids[len(names) :])
+        Examples(part, [f"text {n}" for n in part], list(names)) for part in (ids[: len(names)], ids[len(names) :])
     ]
     splits = Splits({"train": halves[0], "validation": halves[1], "test": test}, {"exact_duplicates": 0}, [])
-    source = DataSource(
-        train=FileSource(uri="rows.csv", sha256="a" * 64, file="train.csv"), licence="CC0-1.0"
-    )
+    source = DataSource(train=FileSource(uri="rows.csv", sha256="a" * 64, file="train.csv"), licence="CC0-1.0")
     return write_splits(splits, source, [], folder)

@@ -48,9 +48,7 @@ def test_sound_evidence_is_read(folder: Path) -> None:
 def test_variable_lists_are_read_alike(folder: Path) -> None:
     before = read(folder)
     rewrite(folder, lambda columns: None)
-    assert not pa.types.is_fixed_size_list(
-        pq.read_schema(folder / "predictions.parquet").field("student").type
-    )
+    assert not pa.types.is_fixed_size_list(pq.read_schema(folder / "predictions.parquet").field("student").type)
     assert (read(folder).student == before.student).all()
 
 

@@ -38,9 +38,7 @@ def test_accuracy_and_macro_f1_are_scikit_learns(seed: int) -> None:
     metrics = classification_metrics(labels, probabilities)
     predicted = probabilities.argmax(axis=1)
     assert metrics["accuracy"] == accuracy_score(labels, predicted)
-    assert metrics["macro_f1"] == pytest.approx(
-        f1_score(labels, predicted, labels=np.unique(labels), average="macro")
-    )
+    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, labels=np.unique(labels), average="macro"))
     assert 0.0 <= metrics["ece"] <= 1.0
 
 
@@ -48,9 +46,7 @@ def test_accuracy_and_macro_f1_are_scikit_learns(seed: int) -> None:
 def test_order_of_rows_changes_not_a_bit(seed: int) -> None:
     labels, probabilities = drawn(seed, rows=60)
     order = np.random.default_rng(seed).permutation(60)
-    assert classification_metrics(labels[order], probabilities[order]) == classification_metrics(
-        labels, probabilities
-    )
+    assert classification_metrics(labels[order], probabilities[order]) == classification_metrics(labels, probabilities)
 
 
 def test_a_class_without_rows_does_not_change_the_mean_over_classes() -> None:
@@ -62,9 +58,7 @@ def test_ece_by_hand() -> None:
     sure_and_right = np.tile([0.9, 0.1], (9, 1))
     sure_and_wrong = np.array([[0.9, 0.1]])
     labels = np.array([0] * 9 + [1])
-    assert expected_calibration_error(labels, np.vstack([sure_and_right, sure_and_wrong])) == pytest.approx(
-        0.0
-    )
+    assert expected_calibration_error(labels, np.vstack([sure_and_right, sure_and_wrong])) == pytest.approx(0.0)
     assert expected_calibration_error(np.ones(10, int), np.tile([0.9, 0.1], (10, 1))) == pytest.approx(0.9)
 
 

@@ -17,9 +17,7 @@ LABELS = labels_of(40)
 ROWS = {"train": 80, "validation": 10, "test": 40}
 
 
-def student(
-    name: str, p50: float = 1.0, size: int = 100, verdict: Verdict = "PASS", **changes: Any
-) -> Judged:
+def student(name: str, p50: float = 1.0, size: int = 100, verdict: Verdict = "PASS", **changes: Any) -> Judged:
     shares = one_hot(LABELS, 4)
     changes = {"latency_ms": {"p50": p50, "p95": 2 * p50}, "size_bytes": size} | changes
     report = GateReport(

@@ -20,9 +20,7 @@ def drawn(seed: int, rows: int = 120, classes: int = 4) -> tuple[Any, Any, Any]:
     """Labels, and a teacher and a student that are mostly right."""
     rng = np.random.default_rng(seed)
     labels = np.append(np.arange(classes), rng.integers(0, classes, rows - classes))
-    teacher, student = (
-        np.where(rng.random(rows) < 0.8, labels, rng.integers(0, classes, rows)) for _ in range(2)
-    )
+    teacher, student = (np.where(rng.random(rows) < 0.8, labels, rng.integers(0, classes, rows)) for _ in range(2))
     return labels, teacher, student
 
 
@@ -141,9 +139,7 @@ def test_rows_to_decide_decides() -> None:
         rows = rows_to_decide(found, threshold, 300)
         assert rows is not None
         times = int(np.ceil(1.3 * rows / 300))
-        larger = judged(
-            tuple(np.tile(column, times) for column in (labels, teacher, student)), resamples=4000
-        )
+        larger = judged(tuple(np.tile(column, times) for column in (labels, teacher, student)), resamples=4000)
         assert larger.lower >= threshold or larger.upper < threshold
 
 

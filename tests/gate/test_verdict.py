@@ -131,9 +131,7 @@ def test_macro_f1_is_not_judged_without_rows_of_every_class(thin: int) -> None:
     report = verdict_of(labels, labels, labels, retention={"macro_f1": 0.9})
     assert report.verdict == "INCONCLUSIVE"
     assert report.rows_to_decide is None
-    assert (
-        report.reasons[0] == f"macro_f1: 'debt' has {thin} test rows; it takes 5 of every class to judge it"
-    )
+    assert report.reasons[0] == f"macro_f1: 'debt' has {thin} test rows; it takes 5 of every class to judge it"
     assert verdict_of(labels, labels, labels, retention={"accuracy": 0.9}).verdict == "PASS"
 
 

@@ -67,9 +67,7 @@ class Project:
     def git(self, *arguments: str) -> str:
         """Run git in the checkout."""
         identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
-        done = subprocess.run(
-            ["git", *identity, *arguments], cwd=self.path, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(["git", *identity, *arguments], cwd=self.path, capture_output=True, text=True, check=True)
         return done.stdout
 
     def commit(self) -> None:

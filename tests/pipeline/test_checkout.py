@@ -37,9 +37,7 @@ def test_the_working_tree_is_laid_over_as_it_is(project: Project, tmp_path: Path
     assert (copy / ".git/objects/info/alternates").is_file()
 
 
-def test_a_copy_follows_commits_edits_and_deletions_but_keeps_its_own(
-    project: Project, tmp_path: Path
-) -> None:
+def test_a_copy_follows_commits_edits_and_deletions_but_keeps_its_own(project: Project, tmp_path: Path) -> None:
     (project.path / "gone.txt").write_text("x")
     (project.path / "dvc.lock").write_text("schema: '2.0'\n")
     copy = tmp_path / "copy"

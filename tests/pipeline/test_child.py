@@ -41,7 +41,5 @@ def test_sigterm_ends_the_stage_and_frees_the_paths(ready: Project, shell: str) 
 
 def test_a_parent_that_is_gone_already_is_noticed(ready: Project) -> None:
     command = [sys.executable, "-m", "stillroom.pipeline.child", "1", "status"]
-    done = subprocess.run(
-        command, cwd=ready.path, env=child_environment(ready.path), capture_output=True, check=False
-    )
+    done = subprocess.run(command, cwd=ready.path, env=child_environment(ready.path), capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, b"")

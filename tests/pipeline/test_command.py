@@ -31,9 +31,7 @@ def test_a_stage_sees_an_allowlist(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert seen["PYTHONPATH"].split(os.pathsep)[:2] == [str(tmp_path / "src"), "/given"]
 
 
-def test_dvc_is_this_interpreters_whatever_path_says(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dvc_is_this_interpreters_whatever_path_says(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     assert Path(call_dvc(project.path, "cache", "dir").strip()) == project.path / ".dvc" / "cache"
 

@@ -80,9 +80,7 @@ def test_a_busy_workspace_is_worth_another_try() -> None:
 
 
 def test_a_full_disk_is_worth_another_try() -> None:
-    error = stage_error(
-        "teach", HERE, 255, receipt("finished", 0), ["ERROR: [Errno 28] No space left on device"]
-    )
+    error = stage_error("teach", HERE, 255, receipt("finished", 0), ["ERROR: [Errno 28] No space left on device"])
     assert isinstance(error, TryAgain)
 
 

@@ -54,9 +54,7 @@ def test_a_circle_is_named() -> None:
 def test_order_puts_every_stage_after_what_it_reads(drawn: tuple[int, set[tuple[int, int]]]) -> None:
     count, pairs = drawn
     edges = {(max(pair), min(pair)) for pair in pairs if pair[0] != pair[1]}
-    upstream = {
-        str(n): tuple(str(low) for high, low in edges if high == n) for n in reversed(range(count + 1))
-    }
+    upstream = {str(n): tuple(str(low) for high, low in edges if high == n) for n in reversed(range(count + 1))}
     graph = Graph(upstream)
     position = {name: index for index, name in enumerate(graph.order)}
     assert sorted(position) == sorted(upstream)

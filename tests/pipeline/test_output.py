@@ -40,10 +40,7 @@ def test_secrets_and_logins_are_blanked() -> None:
     }
     redact = redactor(environment)
     assert redact("key hunter22 and hunter22-longer, ab") == "key *** and ***, ab"
-    assert (
-        redact("push to https://me:pw@host/x and s3://bucket/y")
-        == "push to https://***@host/x and s3://bucket/y"
-    )
+    assert redact("push to https://me:pw@host/x and s3://bucket/y") == "push to https://***@host/x and s3://bucket/y"
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))

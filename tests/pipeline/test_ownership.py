@@ -82,9 +82,7 @@ def test_what_a_killed_owner_started_is_ended_before_the_next_begins(
     assert not note.exists()
 
 
-def test_the_owners_own_variable_does_not_make_it_a_leftover(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_owners_own_variable_does_not_make_it_a_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Ownership(tmp_path)
     first.take()
     assert psutil.pid_exists(json.loads((tmp_path / ".stillroom/owner.json").read_text())["pid"])

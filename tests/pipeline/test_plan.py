@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from stillroom.errors import InputError
-from stillroom.pipeline.plan import Plan, make_plan
+from stillroom.pipeline.plan import Plan, make_plan, start_plan
 from tests.pipeline.project import STAGES, Project
 
 
@@ -40,6 +40,17 @@ def test_every_kind_of_change_has_its_words(ready: Project) -> None:
     assert told["evaluate@small"] == ("downstream", ("after distil@small",))
     assert told["select"][0] == "changed"
     assert "command changed" in told["select"][1]
+
+
+def test_the_graph_is_asked_for_again_only_when_it_may_differ(ready: Project) -> None:
+    first = make_plan(ready.path)
+    pending = start_plan(ready.path)
+    assert pending.dag is None
+    assert pending.result().graph == first.graph
+    ready.set_param("students.third", {"family": "static"})
+    assert "distil@third" in make_plan(ready.path).due
+    (ready.path / ".stillroom" / "graph.json").write_text('{"key": "x"}')
+    assert "distil@third" in make_plan(ready.path).due
 
 
 def test_a_dvc_yaml_that_does_not_resolve_is_wrong_input(ready: Project) -> None:

@@ -40,10 +40,7 @@ def run(groups: ProcessGroups, code: str, lines: list[str]) -> int:
 
 def test_the_exit_code_and_the_lines_come_back() -> None:
     lines: list[str] = []
-    assert (
-        run(ProcessGroups(), "import sys; print('one'); print('two', file=sys.stderr); sys.exit(7)", lines)
-        == 7
-    )
+    assert run(ProcessGroups(), "import sys; print('one'); print('two', file=sys.stderr); sys.exit(7)", lines) == 7
     assert sorted(lines) == ["one", "two"]
     assert run(ProcessGroups(), "import os; os.kill(os.getpid(), 9)", lines) == -signal.SIGKILL
 

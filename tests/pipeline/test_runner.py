@@ -169,6 +169,18 @@ def test_a_receipt_of_other_params_is_not_taken_for_this_one(ready: Project) -> 
     assert seen["split"] is not None
 
 
+def test_a_stage_that_times_things_runs_alone(ready: Project) -> None:
+    text = (ready.path / "dvc.yaml").read_text()
+    (ready.path / "dvc.yaml").write_text(text.replace("  distil:\n", "  distil:\n    meta:\n      alone: true\n"))
+    heard = Heard()
+    run(ready, "per-stage", heard, workers=2)
+    said = [entry for entry in heard.said if "@" in entry[1]]
+    alone = [entry for entry in said if entry[1].startswith("distil@")]
+    for opened, ended in zip(alone[::2], alone[1::2], strict=True):
+        assert said.index(ended) == said.index(opened) + 1
+        assert (opened[0], ended[0], opened[1]) == ("opened", "executed", ended[1])
+
+
 @pytest.mark.parametrize(("given", "expected"), [("1", 1), ("4", 4)])
 def test_the_number_of_stages_side_by_side_is_taken_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, given: str, expected: int

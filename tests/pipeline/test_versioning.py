@@ -43,9 +43,7 @@ def test_without_a_change_dvc_is_not_called(project: Project, monkeypatch: pytes
     assert (again.md5, again.remote) == (first.md5, first.remote)
 
 
-def test_new_rows_a_tampered_copy_and_another_remote_are_each_noticed(
-    project: Project, tmp_path: Path
-) -> None:
+def test_new_rows_a_tampered_copy_and_another_remote_are_each_noticed(project: Project, tmp_path: Path) -> None:
     with project.open() as workspace:
         first = version_data(workspace, snapshot)
         (project.path / "rows.csv").write_text("text,label\nnew,1\nold,0\n")
@@ -127,9 +125,7 @@ def test_an_s3_remote_keeps_the_data_and_a_missing_bucket_is_wrong_input(
 
 
 @pytest.mark.slow
-def test_a_remote_that_is_down_is_worth_another_try(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_remote_that_is_down_is_worth_another_try(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_workspace(project, "s3://data/raw", monkeypatch, "http://127.0.0.1:9") as workspace:
         with pytest.raises(TryAgain, match=r"registry\.remote: s3://data/raw cannot be reached") as caught:
             version_data(workspace, snapshot)

@@ -63,9 +63,7 @@ def test_a_workspace_shares_the_cache_and_leaves_the_checkout_clean(ready: Proje
     assert "up to date" in ready.dvc("status")
 
 
-def test_a_refreshed_workspace_has_new_code_and_params_and_keeps_its_results(
-    ready: Project, tmp_path: Path
-) -> None:
+def test_a_refreshed_workspace_has_new_code_and_params_and_keeps_its_results(ready: Project, tmp_path: Path) -> None:
     away = tmp_path / "away"
     with ready.open(away, changed(ready, "seed=3")) as workspace:
         snapshot(workspace.params, away)
@@ -126,9 +124,7 @@ def test_leftovers_of_removed_students_go_and_nothing_else(project: Project) -> 
     (project.path / "artifacts" / "packages" / "linked").symlink_to(project.path / "artifacts" / "teacher")
     with project.open():
         pass
-    left = {
-        path.relative_to(project.path / "artifacts").as_posix() for path in project.path.glob("artifacts/*/*")
-    }
+    left = {path.relative_to(project.path / "artifacts").as_posix() for path in project.path.glob("artifacts/*/*")}
     assert left == {
         "students/big",
         "students/notes",

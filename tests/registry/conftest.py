@@ -48,10 +48,7 @@ def write_graph(path: Path, bias: float) -> None:
         helper.make_node("Mul", ["rows", "column"], ["kept"]),
         helper.make_node("ReduceSum", ["kept", "words"], ["logits"], keepdims=0),
     ]
-    ints = [
-        helper.make_tensor_value_info(n, TensorProto.INT64, ["n", "t"])
-        for n in ("input_ids", "attention_mask")
-    ]
+    ints = [helper.make_tensor_value_info(n, TensorProto.INT64, ["n", "t"]) for n in ("input_ids", "attention_mask")]
     out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])
     constants = {"scores": scores, "last": np.array([2]), "words": np.array([1])}
     weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
@@ -64,9 +61,7 @@ def write_tokeniser(path: Path) -> None:
     """A tokeniser of five words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    tokeniser = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
+    tokeniser = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokeniser.pre_tokenizer = pre_tokenizers.Whitespace()
     tokeniser.save(str(path))
 

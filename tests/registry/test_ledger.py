@@ -155,9 +155,7 @@ while won < 15:
 
 
 def test_racing_processes_leave_a_gapless_chain_with_one_winner_each(tmp_path: Path) -> None:
-    racers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number)]) for number in (1, 2, 3)
-    ]
+    racers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number)]) for number in (1, 2, 3)]
     assert [racer.wait(timeout=60) for racer in racers] == [0, 0, 0]
     entries = ledger.read("toy", FileStore(tmp_path))
     assert [entry.sequence for entry in entries] == list(range(1, 46))

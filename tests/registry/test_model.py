@@ -81,14 +81,10 @@ def test_saved_folder_says_what_it_needs(registered: tracking.Tracker, state: Pa
             "tokenizers",
             "numpy",
         }
-        assert json.loads((folder / "serving_input_example.json").read_text())["dataframe_split"][
-            "columns"
-        ] == ["text"]
+        assert json.loads((folder / "serving_input_example.json").read_text())["dataframe_split"]["columns"] == ["text"]
 
 
-def test_package_that_the_store_lost_is_named(
-    registered: tracking.Tracker, state: Path, tmp_path: Path
-) -> None:
+def test_package_that_the_store_lost_is_named(registered: tracking.Tracker, state: Path, tmp_path: Path) -> None:
     for manifest in list((state / "mlartifacts").rglob("stillroom.json")):
         for file in manifest.parent.iterdir():
             file.unlink()

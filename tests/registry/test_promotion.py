@@ -198,9 +198,7 @@ promotion.promote("toy", int(sys.argv[1]), "ada", "killed")
 @pytest.mark.parametrize(
     ("where", "left_behind", "outcome"), [("_project", 1, "healed"), ("_mark_applied", 2, "in step")]
 )
-def test_sigkill_on_the_way_is_healed(
-    registered: tracking.Tracker, where: str, left_behind: int, outcome: str
-) -> None:
+def test_sigkill_on_the_way_is_healed(registered: tracking.Tracker, where: str, left_behind: int, outcome: str) -> None:
     promotion.promote("toy", 1, "ada", "first", tracker=registered)
     killed = subprocess.run([sys.executable, "-c", KILLED, "2", where], timeout=120, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -211,9 +209,7 @@ def test_sigkill_on_the_way_is_healed(
     assert promotion.reconcile("toy", tracker=registered).outcome == "adopted"
 
 
-def test_promotion_after_a_crash_heals_first(
-    registered: tracking.Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_promotion_after_a_crash_heals_first(registered: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(promotion, "_project", lambda *_: None)
         promotion.promote("toy", 1, "ada", "lost", tracker=registered)

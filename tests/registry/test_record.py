@@ -149,9 +149,7 @@ def test_failed_run_leaves_the_champion(state: Path, workspace: Any) -> None:
     assert (recorded.challenger, recorded.champion) == (2, 1)
 
 
-def test_a_rollback_outlives_the_same_result(
-    state: Path, workspace: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_rollback_outlives_the_same_result(state: Path, workspace: Any, caplog: pytest.LogCaptureFixture) -> None:
     record_again(workspace)
     workspace.release("static", verdict="PASS", bias=0.5)
     assert record_again(workspace).champion == 3

@@ -54,9 +54,7 @@ def refusal(kind: type[Exception]) -> str:
     return str(caught.value)
 
 
-def test_default_is_in_the_state_folder_and_the_environment_wins(
-    state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_default_is_in_the_state_folder_and_the_environment_wins(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking.tracking_uri() == f"sqlite:///{state}/mlflow.db"
     monkeypatch.setenv(tracking.URI_VARIABLE, "http://tracker:5000")
     assert tracking.tracking_uri() == "http://tracker:5000"
@@ -144,9 +142,7 @@ def test_unknown_kind_of_uri_is_wrong_input(state: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "postgresql", "mysql+pymysql"])
-def test_server_that_is_down_is_tried_again(
-    state: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
-) -> None:
+def test_server_that_is_down_is_tried_again(state: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]

@@ -56,8 +56,7 @@ def write_student(
     for path in sources.values():
         path.unlink()
     curve = [
-        {"epoch": n, "train_loss": 1 / n, "validation_accuracy": 0.95 - 0.5 / n, "seconds": 1.0}
-        for n in range(1, 9)
+        {"epoch": n, "train_loss": 1 / n, "validation_accuracy": 0.95 - 0.5 / n, "seconds": 1.0} for n in range(1, 9)
     ]
     told = {"name": name, "history": curve, "baseline_history": curve[:5]}
     write_json(layout.STUDENTS / name / "student.json", told)
@@ -86,9 +85,7 @@ def params_of(*students: str, **sections: Mapping[str, Any]) -> Params:
 def write_workspace() -> Params:
     """A workspace in the current folder with the students good, which passes, and bad, which fails."""
     write_split(layout.SPLIT, LABELS)
-    history = [
-        {"epoch": n, "train_loss": 1 / n, "validation_accuracy": 0.9 + n / 50, "seconds": 3.0} for n in (1, 2)
-    ]
+    history = [{"epoch": n, "train_loss": 1 / n, "validation_accuracy": 0.9 + n / 50, "seconds": 3.0} for n in (1, 2)]
     write_json(layout.TEACHER / "teacher.json", {"name": "big", "history": history})
     teacher = one_hot(with_mistakes(LABELS, 8), len(NAMES))
     for name, mistakes in (("good", 9), ("bad", 80)):
@@ -104,9 +101,7 @@ def softened(labels: Array, accuracy: float, classes: int, seed: int, sharp: flo
     logits = rng.normal(size=(len(labels), classes))
     right = rng.random(len(labels)) < accuracy
     best = np.where(right, labels, (labels + 1 + rng.integers(0, 3, len(labels))) % classes)
-    logits[np.arange(len(labels)), best] += sharp + rng.exponential(2.0, len(labels)) * np.where(
-        right, 1.0, 0.3
-    )
+    logits[np.arange(len(labels)), best] += sharp + rng.exponential(2.0, len(labels)) * np.where(right, 1.0, 0.3)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Array = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
     return result

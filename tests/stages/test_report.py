@@ -103,9 +103,7 @@ def test_a_release_is_a_whole_package_with_its_proof(done: Path, name: str) -> N
     assert sorted(manifest["files"]) == ["MODEL_CARD.md", "gate.json", "model.onnx", "tokenizer.json"]
     package = read_json(done / layout.PACKAGES / name / "student/stillroom.json")
     assert manifest["digest"] == package["digest"]
-    assert {k: v for k, v in manifest.items() if k != "files"} == {
-        k: v for k, v in package.items() if k != "files"
-    }
+    assert {k: v for k, v in manifest.items() if k != "files"} == {k: v for k, v in package.items() if k != "files"}
     gate = (folder / "gate.json").read_bytes()
     assert gate == (done / layout.GATE_REPORTS / f"{name}.json").read_bytes()
     assert read_json(folder / "gate.json")["package_digest"] == manifest["digest"]
@@ -132,9 +130,7 @@ def test_the_card_tells_what_a_user_must_know(done: Path) -> None:
     ):
         assert told in text
     assert "do not use it" not in text
-    assert "did not pass the gate (FAIL)" in (done / layout.RELEASE / "bad/MODEL_CARD.md").read_text(
-        encoding="utf-8"
-    )
+    assert "did not pass the gate (FAIL)" in (done / layout.RELEASE / "bad/MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(done: Path) -> None:
@@ -223,8 +219,7 @@ def _with_label(material: report.Material, label: str) -> report.Material:
     from dataclasses import replace
 
     students = [
-        replace(student, per_class={label: next(iter(student.per_class.values()))})
-        for student in material.students
+        replace(student, per_class={label: next(iter(student.per_class.values()))}) for student in material.students
     ]
     teacher = {label: next(iter(material.teacher_per_class.values()))}
     return replace(material, students=students, teacher_per_class=teacher)

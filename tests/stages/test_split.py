@@ -24,13 +24,9 @@ def ingested(**splits: int) -> None:
     layout.INGESTED.mkdir(parents=True)
     first = 0
     for name, count in splits.items():
-        texts = [
-            f"{name} {'card' if n % 2 else 'app'} sentence about subject number{n} only" for n in range(count)
-        ]
+        texts = [f"{name} {'card' if n % 2 else 'app'} sentence about subject number{n} only" for n in range(count)]
         labels = ["card" if n % 2 else "app" for n in range(count)]
-        write_examples(
-            Examples(list(range(first, first + count)), texts, labels), layout.INGESTED / f"{name}.parquet"
-        )
+        write_examples(Examples(list(range(first, first + count)), texts, labels), layout.INGESTED / f"{name}.parquet")
         first += count
     source = DataSource(train=SOURCE, test=SOURCE if "test" in splits else None)
     report = IngestReport(source=source, files={}, findings=("from ingest",))

@@ -68,9 +68,7 @@ def capture(
     return Captured(reader, wanted, len(todo), len(tokens.ids), seconds)
 
 
-def _fill(
-    store: Store, model: torch.nn.Module, tokens: Tokens, keys: Keys, pad: int, settings: CaptureParams
-) -> None:
+def _fill(store: Store, model: torch.nn.Module, tokens: Tokens, keys: Keys, pad: int, settings: CaptureParams) -> None:
     parts: list[dict[str, Any]] = []
     rows_done: list[Any] = []
     waiting = 0
@@ -108,7 +106,7 @@ def _spot_check(
         norms = np.linalg.norm(kept, axis=1) * np.linalg.norm(logits, axis=1)
         cosine = (kept * logits).sum(axis=1) / np.maximum(norms, 1e-12)
         worst = int(cosine.argmin())
-        if cosine[worst] < _LEAST_COSINE:
+        if not cosine[worst] >= _LEAST_COSINE:  # so that NaN, which argmin takes for the least, is refused too
             raise DamagedCache(
                 f"{reader.folder}: the answer for row {int(sample[rows[worst]])} has cosine {cosine[worst]:.4f} to "
                 f"the live teacher's, at least {_LEAST_COSINE} is needed; remove this folder and capture again"

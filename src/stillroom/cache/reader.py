@@ -82,9 +82,7 @@ class Reader:
         """A signal at positions that `find` gave, float32 [n, width]."""
         if signal not in self.manifest.widths:
             kept = ", ".join(self.manifest.widths)
-            raise InputError(
-                f"{self.folder}: the cache keeps {kept}, not {signal}; add it to capture.signals"
-            )
+            raise InputError(f"{self.folder}: the cache keeps {kept}, not {signal}; add it to capture.signals")
         if len(self.shards) == 1:
             return self.shards[0][signal][positions].astype(np.float32)
         result = np.empty((len(positions), self.manifest.widths[signal]), dtype=np.float32)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from stillroom.cache.identity import KEY_BYTES, Keys, fingerprint_digest
@@ -63,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         digest = raw.pop("digest")
         manifest = Manifest.model_validate(raw)
-    except (AttributeError, KeyError, ValidationError) as error:
+    except (AttributeError, TypeError, KeyError, ValidationError) as error:
         raise DamagedCache(f"{path}: not a cache manifest; run the stage capture again") from error
     if digest != _digest(manifest):
         raise DamagedCache(f"{path}: its contents do not match its digest; run the stage capture again")
@@ -87,9 +88,7 @@ def write_shard(folder: Path, keys: Keys, signals: Mapping[str, npt.NDArray[Any]
         if len(values) != len(keys):
             raise ValueError(f"signal {name} has {len(values)} rows for {len(keys)} keys")
         if not np.isfinite(values).all():
-            raise InputError(
-                f"the teacher's {name} are not finite in {int((~np.isfinite(values)).sum())} places"
-            )
+            raise InputError(f"the teacher's {name} are not finite in {int((~np.isfinite(values)).sum())} places")
     arrays = {name: np.ascontiguousarray(values, dtype=np.float16) for name, values in signals.items()}
     for name, values in arrays.items():
         if not np.isfinite(values).all():
@@ -109,7 +108,10 @@ def map_shard(folder: Path, shard: Shard, widths: Mapping[str, int]) -> tuple[Ke
         raise DamagedCache(f"{path}: no such file, though the manifest lists it; run the stage capture again")
     if path.stat().st_size != shard.bytes or sha256_file(path) != shard.sha256:
         raise DamagedCache(f"{path}: differs from what was captured; run the stage capture again")
-    arrays = _mapped_tensors(path)
+    try:
+        arrays = _mapped_tensors(path)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DamagedCache(f"{path}: not a shard of the cache ({error})") from error
     keys = arrays.pop("keys", None)
     if keys is None or keys.shape != (shard.entries, KEY_BYTES) or keys.dtype != np.uint8:
         raise DamagedCache(f"{path}: holds no keys for its {shard.entries} entries")
@@ -117,22 +119,31 @@ def map_shard(folder: Path, shard: Shard, widths: Mapping[str, int]) -> tuple[Ke
     expected = {name: ((shard.entries, width), np.dtype(np.float16)) for name, width in widths.items()}
     if found != expected:
         raise DamagedCache(f"{path}: holds {found}, the manifest promises {expected}")
+    for name, values in arrays.items():
+        if not _all_finite(values):
+            raise DamagedCache(f"{path}: holds {name} that are not finite")
     return keys, arrays
 
 
 def _mapped_tensors(path: Path) -> dict[str, Any]:
     """Arrays of a safetensors file, mapped and not read (layout: u64 header length, JSON header, data)."""
-    types = {"U8": np.dtype(np.uint8), "F16": np.dtype(np.float16)}
+    types: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F16": np.dtype(np.float16)}
+    with safe_open(path, framework="numpy"):
+        pass  # checks that the header's sizes and offsets fit each other and the file
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
     return {
-        name: np.memmap(
-            path, types[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"])
-        )
+        name: np.memmap(path, types[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
         for name, entry in header.items()
     }
+
+
+def _all_finite(values: npt.NDArray[np.float16]) -> bool:
+    """As np.isfinite(values).all(), by the bits of the exponent, in a fifth of the time."""
+    magnitudes = values.view(np.uint16) & 0x7FFF
+    return bool(magnitudes.max(initial=0) < 0x7C00)
 
 
 def folder_of(root: Path, fields: Mapping[str, Any]) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from stillroom.cache.identity import Fingerprint, Keys
+from stillroom.cache.identity import Fingerprint, Keys, entry_keys
 from stillroom.cache.reader import Reader, signals_at, unique_keys
 from stillroom.cache.shards import (
     MANIFEST,
@@ -36,7 +36,10 @@ class Store:
     def __init__(self, root: Path, fields: Fingerprint) -> None:
         self.folder = folder_of(root, fields)
         self._fields = fields
-        self._seen: frozenset[str] = frozenset()
+        self._known: frozenset[str] = frozenset()
+        """Shards shown to the caller, who adds only what they lack."""
+        self._added: dict[str, frozenset[bytes]] = {}
+        """Keys of the shards that this or another writer has added since."""
 
     def reader(self) -> Reader | None:
         """All that is visible and whole; None while there is nothing.
@@ -46,30 +49,36 @@ class Store:
         """
         with self._locked():
             manifest = self._manifest()
-            whole = tuple(shard for shard in manifest.shards if self._is_whole(shard, manifest))
+            whole = tuple(shard for shard in manifest.shards if len(self._keys_of(shard, manifest)))
             if whole != manifest.shards:
                 manifest = manifest.model_copy(update={"shards": whole})
                 write_manifest(self.folder, manifest)
-            self._seen = frozenset(shard.name for shard in whole)
+            self._known = frozenset(shard.name for shard in whole)
             return Reader.open(self.folder) if whole else None
 
     def add(self, keys: Keys, signals: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write one shard of new answers, then list it; what another writer has added meanwhile is left out.
+        """Write one shard of new answers, then list it; what has been added since `reader` is left out.
 
         Raises TryAgain if another process holds the manifest for a minute.
         """
         widths = {name: values.shape[1] for name, values in signals.items()}
         with self._locked():
             manifest = self._manifest()
-            if frozenset(shard.name for shard in manifest.shards) != self._seen:
-                new = absent(Reader.open(self.folder), keys)
-                keys, signals = keys[new], {name: values[new] for name, values in signals.items()}
-            if len(keys):
-                shard = write_shard(self.folder, keys, signals)
-                shards = (*manifest.shards, shard)
-                manifest = manifest.model_copy(update={"widths": widths, "shards": shards})
-                write_manifest(self.folder, manifest)
-            self._seen = frozenset(shard.name for shard in manifest.shards)
+            new = ~self._added_since(keys, manifest)
+            if not new.any():
+                return
+            shard = write_shard(self.folder, keys[new], {name: values[new] for name, values in signals.items()})
+            shards = (*manifest.shards, shard)
+            write_manifest(self.folder, manifest.model_copy(update={"widths": widths, "shards": shards}))
+
+    def _added_since(self, keys: Keys, manifest: Manifest) -> npt.NDArray[np.bool_]:
+        """Which keys stand in a whole shard that was added since `reader`, [n]."""
+        for shard in manifest.shards:
+            if shard.name not in self._known and shard.name not in self._added:
+                self._added[shard.name] = frozenset(key.tobytes() for key in self._keys_of(shard, manifest))
+        listed = {shard.name for shard in manifest.shards}
+        added = [stored for name, stored in self._added.items() if name in listed]
+        return np.array([any(key.tobytes() in stored for stored in added) for key in keys], dtype=bool)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -91,13 +100,13 @@ class Store:
             path.replace(path.with_suffix(".damaged"))
             return Manifest(fingerprint=self._fields)
 
-    def _is_whole(self, shard: Shard, manifest: Manifest) -> bool:
+    def _keys_of(self, shard: Shard, manifest: Manifest) -> Keys:
+        """The keys of a shard; none, and a warning, if it is damaged."""
         try:
-            map_shard(self.folder, shard, manifest.widths)
+            return map_shard(self.folder, shard, manifest.widths)[0]
         except DamagedCache as error:
             log.warning("%s; its %d entries are captured again", error, shard.entries)
-            return False
-        return True
+            return entry_keys([])
 
 
 def export(reader: Reader, keys: Keys, target: Path, shard_entries: int) -> Manifest:
@@ -109,9 +118,7 @@ def export(reader: Reader, keys: Keys, target: Path, shard_entries: int) -> Mani
         write_shard(target, wanted[part], signals_at(reader, positions[part], names))
         for part in (slice(start, start + shard_entries) for start in range(0, len(wanted), shard_entries))
     ]
-    manifest = Manifest(
-        fingerprint=reader.manifest.fingerprint, widths=reader.manifest.widths, shards=tuple(shards)
-    )
+    manifest = Manifest(fingerprint=reader.manifest.fingerprint, widths=reader.manifest.widths, shards=tuple(shards))
     write_manifest(target, manifest)
     return manifest
 

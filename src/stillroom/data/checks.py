@@ -50,9 +50,7 @@ def check_classes(examples: Examples, shown: str) -> None:
     distinct = Counter(label for label, _ in set(zip(examples.label, texts, strict=True)))
     alike = sorted(label for label, count in distinct.items() if count == 1)
     if alike:
-        raise InputError(
-            f"{shown}: {_classes(alike)} whose rows all hold the same text; add different ones or drop it"
-        )
+        raise InputError(f"{shown}: {_classes(alike)} whose rows all hold the same text; add different ones or drop it")
 
 
 def check_known_labels(examples: Examples, known: Sequence[str], shown: str) -> None:
@@ -64,8 +62,7 @@ def check_known_labels(examples: Examples, known: Sequence[str], shown: str) -> 
         hint = f"; did you mean {near!r}?" if near else "; add training rows of it or drop its rows"
         more = f" and {len(unknown) - 1} more labels" if len(unknown) > 1 else ""
         raise InputError(
-            f"{shown}: label {unknown[0]!r} ({counts[unknown[0]]} rows){more} is unknown in the training rows"
-            f"{hint}"
+            f"{shown}: label {unknown[0]!r} ({counts[unknown[0]]} rows){more} is unknown in the training rows{hint}"
         )
 
 
@@ -74,8 +71,7 @@ def _check_text(text: Any, max_chars: int, table: Table, index: int) -> None:
         raise InputError(f"{table.where(index)}: the text is {_in_words(text)}, not a string")
     if len(text) > max_chars:
         raise InputError(
-            f"{table.where(index)}: the text has {len(text):,} characters; "
-            f"data.max_chars allows {max_chars:,}"
+            f"{table.where(index)}: the text has {len(text):,} characters; data.max_chars allows {max_chars:,}"
         )
     _check_encodable(text, "text", table, index)
     if not any(character.isprintable() and character != " " for character in text):
@@ -89,9 +85,7 @@ def _label(value: Any, table: Table, index: int) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        raise InputError(
-            f"{table.where(index)}: the label is the float {value}; labels are names or whole numbers"
-        )
+        raise InputError(f"{table.where(index)}: the label is the float {value}; labels are names or whole numbers")
     if not isinstance(value, str):
         raise InputError(f"{table.where(index)}: the label is {_in_words(value)}, not a name")
     if not value.strip():
@@ -106,9 +100,7 @@ def _check_encodable(value: str, what: str, table: Table, index: int) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{table.where(index)}: the {what} holds half a surrogate pair; repair it"
-        ) from error
+        raise InputError(f"{table.where(index)}: the {what} holds half a surrogate pair; repair it") from error
 
 
 def _refuse_fractions(labels: Sequence[str], table: Table) -> None:

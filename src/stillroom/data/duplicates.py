@@ -75,8 +75,7 @@ def _matrix(collections: Sequence[Sequence[str]]) -> list[Any]:
 
     ids: dict[tuple[str, ...], int] = {}
     columns = [
-        [[ids.setdefault(shingle, len(ids)) for shingle in shingles(text)] for text in texts]
-        for texts in collections
+        [[ids.setdefault(shingle, len(ids)) for shingle in shingles(text)] for text in texts] for texts in collections
     ]
     flat = [np.array([column for row in rows for column in row], np.int64) for rows in columns]
     frequency = np.bincount(np.concatenate(flat), minlength=len(ids))
@@ -85,9 +84,7 @@ def _matrix(collections: Sequence[Sequence[str]]) -> list[Any]:
     matrices = []
     for rows, indices in zip(columns, flat, strict=True):
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-        matrix = csr_array(
-            (np.ones(len(indices), np.int32), rank[indices], starts), shape=(len(rows), len(ids))
-        )
+        matrix = csr_array((np.ones(len(indices), np.int32), rank[indices], starts), shape=(len(rows), len(ids)))
         matrix.sort_indices()
         matrices.append(matrix)
     return matrices

@@ -49,9 +49,7 @@ def _by_mark(data: bytes, shown: str) -> Decoded | None:
                 return Decoded(data[len(mark) :].decode(encoding), encoding)
             except UnicodeDecodeError as error:
                 line = data.count(b"\n", 0, len(mark) + error.start) + 1
-                raise InputError(
-                    f"{shown}: line {line}: not {encoding}, which its byte-order mark promises"
-                ) from error
+                raise InputError(f"{shown}: line {line}: not {encoding}, which its byte-order mark promises") from error
     return None
 
 
@@ -106,8 +104,7 @@ def _refuse_marks_and_nul(text: str, shown: str) -> None:
     nul = text.find("\0")
     if nul >= 0:
         raise InputError(
-            f"{shown}: line {_line(text, nul)}: holds a NUL byte; "
-            "the file is damaged, or is UTF-16 without its mark"
+            f"{shown}: line {_line(text, nul)}: holds a NUL byte; the file is damaged, or is UTF-16 without its mark"
         )
     mark = 0 if text.startswith("\ufeff") else text.find("\n\ufeff")
     if mark >= 0:

@@ -19,9 +19,7 @@ def near_equal(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     by_deletion: dict[str, list[str]] = {}
     plain = {label: _SEPARATORS.sub("", label.casefold()) for label in counts}
     for label, name in plain.items():
-        shorter = (
-            {name[:at] + name[at + 1 :] for at in range(len(name))} if len(name) >= _MIN_LENGTH else set()
-        )
+        shorter = {name[:at] + name[at + 1 :] for at in range(len(name))} if len(name) >= _MIN_LENGTH else set()
         for variant in {name, *shorter}:
             by_deletion.setdefault(variant, []).append(label)
     pairs = {pair for labels in by_deletion.values() for pair in combinations(sorted(labels), 2)}

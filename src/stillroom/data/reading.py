@@ -48,9 +48,7 @@ def read_table(path: Path, text: str, label: str, shown: str) -> Table:
         raise InputError(f"params.yaml: data.text and data.label are both {text!r}; name two columns")
     try:
         table = (
-            _read_parquet(path, text, label, shown)
-            if suffix == ".parquet"
-            else _read_text(path, text, label, shown)
+            _read_parquet(path, text, label, shown) if suffix == ".parquet" else _read_text(path, text, label, shown)
         )
     except OSError as error:
         raise InputError(f"{shown}: not readable ({error.strerror or error})") from error
@@ -63,9 +61,7 @@ def _read_text(path: Path, text: str, label: str, shown: str) -> Table:
     decoded = decode(path.read_bytes(), shown)
     findings = []
     if decoded.doubtful is not None:
-        findings.append(
-            f"read as {decoded.encoding}, not UTF-8; look whether {decoded.doubtful[:60]!r} is right"
-        )
+        findings.append(f"read as {decoded.encoding}, not UTF-8; look whether {decoded.doubtful[:60]!r} is right")
     if path.suffix.lower() == ".jsonl":
         texts, labels, places = _json_lines(decoded.text, text, label, shown)
     else:
@@ -75,9 +71,7 @@ def _read_text(path: Path, text: str, label: str, shown: str) -> Table:
     return Table(shown, texts, labels, places, "line", decoded.encoding, tuple(findings))
 
 
-def _two_columns(
-    records: Records, text: str, label: str, shown: str
-) -> tuple[list[str], list[str], list[int]]:
+def _two_columns(records: Records, text: str, label: str, shown: str) -> tuple[list[str], list[str], list[int]]:
     names = records.header
     _require(names, text, label, shown)
     for name in (text, label):
@@ -97,9 +91,7 @@ def _json_lines(content: str, text: str, label: str, shown: str) -> tuple[list[A
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{shown}: line {number}: not JSON ({error}); JSONL has one object a line"
-            ) from error
+            raise InputError(f"{shown}: line {number}: not JSON ({error}); JSONL has one object a line") from error
         if not isinstance(record, dict):
             raise InputError(f"{shown}: line {number}: no JSON object; JSONL has one object a line")
         _require(list(record), text, label, f"{shown}: line {number}")
@@ -130,13 +122,9 @@ def _require(names: Sequence[str], text: str, label: str, shown: str) -> None:
     for param, name in (("data.text", text), ("data.label", label)):
         if name in names:
             continue
-        near = difflib.get_close_matches(
-            name.lower(), [other.strip().lower() for other in names], n=1, cutoff=0.5
-        )
+        near = difflib.get_close_matches(name.lower(), [other.strip().lower() for other in names], n=1, cutoff=0.5)
         close = next((other for other in names if near and other.strip().lower() == near[0]), None)
-        hint = (
-            f"did you mean {close!r}?" if close is not None else f"it has {', '.join(map(repr, names[:10]))}"
-        )
+        hint = f"did you mean {close!r}?" if close is not None else f"it has {', '.join(map(repr, names[:10]))}"
         if len(names) == 1 and (mark := next((mark for mark in ";\t|" if mark in names[0]), None)):
             hint = f"its columns seem to be separated by {mark!r}"
         raise InputError(f"{shown}: has no column {name!r} ({param}); {hint}")

@@ -55,8 +55,7 @@ def _drop_reappearing(done: Splits, split: str, elsewhere: str, threshold: float
     done.dropped[f"{split}_rows_near_{elsewhere}"] = sum(drop) - sum(exact)
     if any(drop):
         done.findings.append(
-            f"{split}: {sum(drop)} rows reappear in {elsewhere}, {sum(exact)} of them exactly; "
-            f"dropped from {split}"
+            f"{split}: {sum(drop)} rows reappear in {elsewhere}, {sum(exact)} of them exactly; dropped from {split}"
         )
     torn = [
         text
@@ -125,9 +124,7 @@ def _cut(done: Splits, fractions: dict[str, float], data: DataParams, seed: int)
         done.examples[split] = train.take([one == split for one in assigned])
     grouped = len(groups) - len(set(groups.tolist()))
     if grouped:
-        done.findings.append(
-            f"train: {grouped} rows are near duplicates of another row; kept in the same split"
-        )
+        done.findings.append(f"train: {grouped} rows are near duplicates of another row; kept in the same split")
 
 
 def _about_repeats(examples: Examples, split: str) -> list[str]:
@@ -137,11 +134,7 @@ def _about_repeats(examples: Examples, split: str) -> list[str]:
     repeated = len(examples) - len(labels)
     torn = sum(len(found) > 1 for found in labels.values())
     conflicts = f", {torn} texts with conflicting labels" if torn else ""
-    return (
-        [f"{split}: {repeated} rows repeat the text of another row{conflicts}; kept as given"]
-        if repeated
-        else []
-    )
+    return [f"{split}: {repeated} rows repeat the text of another row{conflicts}; kept as given"] if repeated else []
 
 
 def _about_absent(done: Splits, split: str) -> list[str]:
@@ -155,9 +148,7 @@ def _about_absent(done: Splits, split: str) -> list[str]:
 def _why_empty(split: str, given: bool) -> str:
     if given:
         return f"no {split} row is left once those that reappear in the test file are dropped; give others"
-    return (
-        f"no {split} rows can be cut: the classes have too few different texts; add rows or give data.{split}"
-    )
+    return f"no {split} rows can be cut: the classes have too few different texts; add rows or give data.{split}"
 
 
 def _excerpt(text: str) -> str:

@@ -18,7 +18,7 @@ from stillroom.export.package import write_package
 from stillroom.params import QuantiseParams
 
 _BUDGET = 8192
-_PARITY_ROWS = 256
+_PARITY_ROWS = 64
 
 
 @dataclass(frozen=True)

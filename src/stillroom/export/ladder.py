@@ -60,9 +60,7 @@ def climb(
         accuracy, drop = _accuracy(logits, labels), _accuracy(reference, labels) - _accuracy(logits, labels)
         step = Step(rung, accuracy, drop, path.stat().st_size, drop <= settings.allowed_drop)
         tried.append(step)
-        log.info(
-            "quantise: %s has accuracy %.4f, a drop of %.4f; %d bytes", rung, accuracy, drop, step.size_bytes
-        )
+        log.info("quantise: %s has accuracy %.4f, a drop of %.4f; %d bytes", rung, accuracy, drop, step.size_bytes)
         if step.ok:
             return path, logits, tried
     raise AssertionError("the ladder ends with fp32, which loses nothing")

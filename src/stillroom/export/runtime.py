@@ -28,9 +28,7 @@ class PackageError(InputError):
     """A folder that is not a whole, unchanged package."""
 
 
-def package_digest(
-    files: Mapping[str, str], labels: Sequence[str], max_length: int, temperature: float
-) -> str:
+def package_digest(files: Mapping[str, str], labels: Sequence[str], max_length: int, temperature: float) -> str:
     """Identity of what a package predicts: its graph, its tokeniser and how their output is read."""
     core = {
         "files": {name: files[name] for name in (MODEL, TOKENISER)},
@@ -64,9 +62,7 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
             raise PackageError(f"{path}: lists no {name}")
     for name, expected in manifest["files"].items():
         _check_file(folder, name, expected, verify)
-    digest = package_digest(
-        manifest["files"], manifest["labels"], manifest["max_length"], manifest["temperature"]
-    )
+    digest = package_digest(manifest["files"], manifest["labels"], manifest["max_length"], manifest["temperature"])
     if digest != manifest["digest"]:
         raise PackageError(f"{path}: digest is {manifest['digest']}, its contents give {digest}")
     return manifest
@@ -109,14 +105,10 @@ class Package:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            session = onnxruntime.InferenceSession(
-                str(folder / MODEL), options, providers=["CPUExecutionProvider"]
-            )
+            session = onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
             tokeniser = load_tokeniser(folder / TOKENISER, manifest["max_length"])
         except Exception as error:
-            raise PackageError(
-                f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})"
-            ) from error
+            raise PackageError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
         return cls(folder, tuple(manifest["labels"]), manifest["digest"], manifest, session, tokeniser)
 
     def predict(self, texts: Sequence[str]) -> Probabilities:
@@ -154,9 +146,7 @@ class Package:
         return self._run(*tokens.padded(rows, pad=0))
 
     def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[
-            0
-        ]
+        result: npt.NDArray[np.float32] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         return result
 
     def _probabilities(self, logits: npt.NDArray[np.float32]) -> Probabilities:

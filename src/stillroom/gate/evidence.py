@@ -125,9 +125,7 @@ def read_evidence(folder: Path, row: Ints, label: Ints, classes: int) -> Evidenc
     evaluation = read_evaluation(folder)
     path = folder / PREDICTIONS
     if not len(row):
-        raise InputError(
-            f"{path}: the test split has no rows, so nothing can be judged; give data.test more rows"
-        )
+        raise InputError(f"{path}: the test split has no rows, so nothing can be judged; give data.test more rows")
     columns = _read_columns(path)
     _same(path, "row ids", columns["row"], row)
     _same(path, "labels", columns["label"], label)
@@ -165,9 +163,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path}: {where}: {first['msg'].lower()}; run the evaluate stage again") from error
     if evaluation.name != folder.name:
-        raise InputError(
-            f"{path}: is about {evaluation.name!r}, not {folder.name!r}; run the evaluate stage again"
-        )
+        raise InputError(f"{path}: is about {evaluation.name!r}, not {folder.name!r}; run the evaluate stage again")
     return evaluation
 
 
@@ -180,9 +176,7 @@ def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
         table = pq.read_table(path, columns=["row", "label", *_MODELS])
     except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors are of these kinds
         told = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: not readable as predictions ({told}); run the evaluate stage again"
-        ) from error
+        raise InputError(f"{path}: not readable as predictions ({told}); run the evaluate stage again") from error
     arrays: dict[str, NDArray[Any]] = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
@@ -192,9 +186,7 @@ def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
             arrays[name] = column.to_numpy()
             continue
         values = column.flatten().to_numpy(zero_copy_only=False)
-        lengths = (
-            np.diff(column.offsets.to_numpy()) if pa.types.is_list(column.type) else column.type.list_size
-        )
+        lengths = np.diff(column.offsets.to_numpy()) if pa.types.is_list(column.type) else column.type.list_size
         if np.unique(lengths).size > 1:
             raise InputError(f"{path}: rows of {name} differ in their number of classes; run evaluate again")
         arrays[name] = values.reshape(len(column), -1)
@@ -203,9 +195,7 @@ def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
 
 def _same(path: Path, what: str, found: NDArray[Any], expected: Ints) -> None:
     if len(found) != len(expected):
-        raise InputError(
-            f"{path}: holds {len(found)} rows, the test split {len(expected)}; run evaluate again"
-        )
+        raise InputError(f"{path}: holds {len(found)} rows, the test split {len(expected)}; run evaluate again")
     differs = found != expected
     if differs.any():
         place = int(np.argmax(differs))

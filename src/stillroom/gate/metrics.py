@@ -36,9 +36,7 @@ def checked(labels: ArrayLike, probabilities: ArrayLike, what: str = "prediction
     classes = shares.shape[1]
     if classes < 2 or truth.min() < 0 or truth.max() >= classes:
         span = f"{truth.min()} to {truth.max()}"
-        raise InputError(
-            f"{what}: labels run from {span}, probabilities have {classes} classes; they must match"
-        )
+        raise InputError(f"{what}: labels run from {span}, probabilities have {classes} classes; they must match")
     _check_distribution(shares, what)
     return truth.astype(np.int64), shares
 
@@ -67,9 +65,7 @@ def macro_f1(labels: ArrayLike, predicted: ArrayLike) -> float:
     return float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0))
 
 
-def per_class(
-    labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str]
-) -> dict[str, dict[str, float]]:
+def per_class(labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and support (rows) of every class by name, classes without rows included.
 
     A ratio with nothing below the line is 0. Raises InputError as `checked` does, and for missing names.
@@ -78,9 +74,7 @@ def per_class(
 
     truth, shares = checked(labels, probabilities)
     if len(names) != shares.shape[1]:
-        raise InputError(
-            f"predictions: {shares.shape[1]} classes but {len(names)} label names; they must match"
-        )
+        raise InputError(f"predictions: {shares.shape[1]} classes but {len(names)} label names; they must match")
     columns: Any = precision_recall_fscore_support(
         truth, shares.argmax(axis=1), labels=np.arange(len(names)), zero_division=0.0
     )
@@ -94,9 +88,7 @@ def agreement(probabilities: ArrayLike, others: ArrayLike) -> float:
     """Share of rows on which two models [n, classes] choose the same class; InputError as in `checked`."""
     first, second = np.asarray(probabilities), np.asarray(others)
     if first.shape != second.shape or first.ndim != 2 or not len(first):
-        raise InputError(
-            f"agreement: shapes {first.shape} and {second.shape}; give two equal [rows, classes]"
-        )
+        raise InputError(f"agreement: shapes {first.shape} and {second.shape}; give two equal [rows, classes]")
     for shares in (first, second):
         _check_distribution(shares, "agreement")
     return float(np.mean(first.argmax(axis=1) == second.argmax(axis=1)))

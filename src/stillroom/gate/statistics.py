@@ -62,9 +62,7 @@ def cells(labels: ArrayLike, teacher: ArrayLike, student: ArrayLike) -> Cells:
     columns = [np.asarray(values, dtype=np.int64) for values in (labels, teacher, student)]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1 or not len(columns[0]):
         shapes = ", ".join(str(column.shape) for column in columns)
-        raise InputError(
-            f"gate: labels, teacher and student have shapes {shapes}; give the same rows of each"
-        )
+        raise InputError(f"gate: labels, teacher and student have shapes {shapes}; give the same rows of each")
     triples, count = np.unique(np.stack(columns), axis=1, return_counts=True)
     return Cells(triples[0], triples[1], triples[2], count.astype(np.float64))
 
@@ -114,9 +112,7 @@ def _ratios(sample: Cells, metric: MetricName, resamples: int, seed: int, *, los
     too."""
     rng = np.random.default_rng(seed)
     leaning = _with_phantom(sample, lost)
-    strata = [
-        (np.flatnonzero(np.isin(leaning.label, classes)), rows) for classes, rows in _strata(sample, metric)
-    ]
+    strata = [(np.flatnonzero(np.isin(leaning.label, classes)), rows) for classes, rows in _strata(sample, metric)]
     found = []
     for weights in _resampled(leaning.count, strata, resamples, rng):
         student, teacher = _scores(leaning, metric, weights)

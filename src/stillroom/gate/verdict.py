@@ -87,9 +87,7 @@ class _Finding:
     rows: int | None = None
 
 
-def judge(
-    evidence: Evidence, gate: GateParams, names: Sequence[str], data_sha256: str, seed: int
-) -> GateReport:
+def judge(evidence: Evidence, gate: GateParams, names: Sequence[str], data_sha256: str, seed: int) -> GateReport:
     """Judge one student by checked evidence. names: the classes' names by id."""
     sample = cells(evidence.labels, evidence.teacher.argmax(axis=1), evidence.student.argmax(axis=1))
     measured: dict[MetricName, Retention] = {}
@@ -165,9 +163,7 @@ def _kept(
     confidence: float,
 ) -> _Finding:
     if metric == "macro_f1" and (thin := _thin_classes(sample, names)):
-        return _Finding(
-            "INCONCLUSIVE", f"macro_f1: {thin}; it takes {MIN_CLASS_ROWS} of every class to judge it"
-        )
+        return _Finding("INCONCLUSIVE", f"macro_f1: {thin}; it takes {MIN_CLASS_ROWS} of every class to judge it")
     point, limit = f"{metric}: retention {found.point:.4f}", f"the threshold {threshold:g}"
     sure = f"with {confidence:.0%} confidence"
     if found.lower >= threshold:
@@ -175,27 +171,18 @@ def _kept(
     if found.upper < threshold:
         return _Finding("FAIL", f"{point}, at most {_apart(found.upper, threshold)} {sure}, is below {limit}")
     rows = rows_to_decide(found, threshold, sample.rows)
-    need = (
-        f"about {rows:,} test rows would decide"
-        if rows
-        else "no number of test rows would decide so close a case"
-    )
+    need = f"about {rows:,} test rows would decide" if rows else "no number of test rows would decide so close a case"
     between = f"{_apart(found.lower, threshold)} and {_apart(found.upper, threshold)}"
     return _Finding(
         "INCONCLUSIVE",
-        f"{point}, between {between} {sure} on either side, leaves {limit} open; {need}, "
-        f"there are {sample.rows:,}",
+        f"{point}, between {between} {sure} on either side, leaves {limit} open; {need}, there are {sample.rows:,}",
         rows,
     )
 
 
 def _thin_classes(sample: Cells, names: Sequence[str]) -> str:
     support = sample.support
-    thin = [
-        f"{name!r} has {support.get(c, 0)}"
-        for c, name in enumerate(names)
-        if support.get(c, 0) < MIN_CLASS_ROWS
-    ]
+    thin = [f"{name!r} has {support.get(c, 0)}" for c, name in enumerate(names) if support.get(c, 0) < MIN_CLASS_ROWS]
     if not thin:
         return ""
     more = f" and {len(thin) - 3} more classes have too few" if len(thin) > 3 else ""
@@ -210,19 +197,13 @@ def _budgets(evaluation: Evaluation, gate: GateParams) -> dict[str, Budget]:
         "max_ece": evaluation.metrics.ece,
     }
     limits = {name: getattr(gate, name) for name in measured}
-    return {
-        name: Budget(limit=limit, measured=measured[name])
-        for name, limit in limits.items()
-        if limit is not None
-    }
+    return {name: Budget(limit=limit, measured=measured[name]) for name, limit in limits.items() if limit is not None}
 
 
 def _within(name: str, budget: Budget) -> _Finding:
     what = name.removeprefix("max_")
     if budget.measured <= budget.limit:
-        return _Finding(
-            "PASS", f"{what} {_short(budget.measured)} is within the budget {_short(budget.limit)}"
-        )
+        return _Finding("PASS", f"{what} {_short(budget.measured)} is within the budget {_short(budget.limit)}")
     return _Finding("FAIL", f"{what} {_short(budget.measured)} breaks the budget {_short(budget.limit)}")
 
 

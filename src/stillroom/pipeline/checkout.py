@@ -44,9 +44,7 @@ def require_checkout(root: Path) -> None:
     try:
         git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     except InputError as error:
-        raise InputError(
-            f"{root}: has no commit yet; commit it first, a workspace is a clone of it"
-        ) from error
+        raise InputError(f"{root}: has no commit yet; commit it first, a workspace is a clone of it") from error
 
 
 def working_files(root: Path) -> list[str]:

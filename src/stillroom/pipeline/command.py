@@ -37,9 +37,7 @@ _QUIET = {
 
 def child_environment(workspace: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a stage sees: an allowlist, this interpreter first on PATH, the workspace's code first."""
-    passed = {
-        name: value for name, value in os.environ.items() if _PASSED.match(name) and name not in _WITHHELD
-    }
+    passed = {name: value for name, value in os.environ.items() if _PASSED.match(name) and name not in _WITHHELD}
     binaries = str(Path(sys.executable).parent)
     code = [
         str(workspace / "src"),

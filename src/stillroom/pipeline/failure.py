@@ -33,13 +33,9 @@ def stage_error(
     return error
 
 
-def _error(
-    address: str, workspace: Path, code: int, receipt: Receipt | None, lines: list[str]
-) -> StillroomError:
+def _error(address: str, workspace: Path, code: int, receipt: Receipt | None, lines: list[str]) -> StillroomError:
     if receipt is not None and receipt.state == "started":
-        return StageKilled(
-            f"{address}: killed after it started (no memory, or a signal); run again to resume"
-        )
+        return StageKilled(f"{address}: killed after it started (no memory, or a signal); run again to resume")
     if receipt is not None and receipt.state == "failed":
         return _by_code(address, receipt.exit_code or 1, receipt.error or "")
     exited = next((found for line in reversed(lines) if (found := _EXITED.search(line))), None)

@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from stillroom.errors import InputError
+from stillroom.params import read_yaml
 
 _EDGE = re.compile(r'^"(?P<source>[^"]+)" -> "(?P<target>[^"]+)";$')
 _NODE = re.compile(r'^"(?P<name>[^"]+)";$')
@@ -52,6 +55,12 @@ def parse_graph(dot: str) -> Graph:
     if not upstream:
         raise InputError("dvc.yaml: no stages in it; run this from the root of a checkout")
     return Graph({name: tuple(sources) for name, sources in upstream.items()})
+
+
+def stages_alone(workspace: Path) -> frozenset[str]:
+    """Stages that dvc.yaml marks with `meta: {alone: true}`: they time things, so nothing may run beside them."""
+    stages: Mapping[str, Any] = read_yaml(workspace / "dvc.yaml").get("stages") or {}
+    return frozenset(name for name, stage in stages.items() if (stage.get("meta") or {}).get("alone"))
 
 
 def _is_file(node: str) -> bool:

@@ -30,9 +30,7 @@ def fingerprint(entry: Mapping[str, Any]) -> str:
     """sha256 of a stage's key in dvc.lock: command, content of deps, params; outs play no part."""
     deps = sorted((dep["path"], dep.get("md5") or dep.get("etag") or "") for dep in entry.get("deps", ()))
     key = {"cmd": entry.get("cmd"), "deps": deps, "params": entry.get("params", {})}
-    return hashlib.sha256(
-        json.dumps(key, sort_keys=True, ensure_ascii=False, default=str).encode()
-    ).hexdigest()
+    return hashlib.sha256(json.dumps(key, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
 
 
 def read_lock(workspace: Path) -> dict[str, dict[str, Any]]:
@@ -51,13 +49,9 @@ def read_lock(workspace: Path) -> dict[str, dict[str, Any]]:
                 return stages
         except ParamsError as error:
             if attempt == attempts:
-                raise InputError(
-                    f"{error}; restore it from git, or delete it: the run-cache rebuilds it"
-                ) from error
+                raise InputError(f"{error}; restore it from git, or delete it: the run-cache rebuilds it") from error
         time.sleep(0.1 * attempt)
-    raise InputError(
-        f"{path}: stages is no mapping; restore it from git, or delete it: the run-cache rebuilds it"
-    )
+    raise InputError(f"{path}: stages is no mapping; restore it from git, or delete it: the run-cache rebuilds it")
 
 
 def fingerprints(workspace: Path) -> dict[str, str]:

@@ -6,9 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-_SECRET_NAME = re.compile(
-    r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|AUTH_STRING|API_KEY|ACCESS_KEY|PRIVATE_KEY", re.I
-)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|AUTH_STRING|API_KEY|ACCESS_KEY|PRIVATE_KEY", re.I)
 _URL_LOGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/\s:@]+:[^/\s@]+@", re.I)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _HINT = re.compile(

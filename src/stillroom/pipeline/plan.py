@@ -1,5 +1,6 @@
 """What a run would do, and why, before it does anything."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stillroom import layout
+from stillroom.errors import InputError
+from stillroom.files import read_json, write_json
 from stillroom.params import read_yaml
 from stillroom.pipeline.command import Pending, start_dvc
 from stillroom.pipeline.graph import Graph, parse_graph
@@ -15,6 +18,7 @@ from stillroom.pipeline.outcome import fingerprint, read_lock
 
 Status = Literal["up to date", "changed", "downstream"]
 _ABSENT = object()
+_GRAPH = Path(".stillroom/graph.json")
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,16 @@ class PendingPlan:
 
     workspace: Path
     status: Pending
-    dag: Pending
+    dag: Pending | None
+    """None where the graph is known from before."""
+    key: str
     started: float
 
     def result(self) -> Plan:
         """Wait for DVC and put the plan together; InputError where dvc.yaml does not resolve."""
         try:
             lock, params = read_lock(self.workspace), read_yaml(self.workspace / layout.PARAMS)
-            graph = parse_graph(self.dag.output())
+            graph = self._graph()
             status = json.loads(self.status.output() or "{}")
         finally:
             self.abandon()
@@ -69,15 +75,44 @@ class PendingPlan:
 
     def abandon(self) -> None:
         """End DVC if it still works on this."""
-        self.dag.abandon()
         self.status.abandon()
+        if self.dag is not None:
+            self.dag.abandon()
+
+    def _graph(self) -> Graph:
+        if self.dag is None:
+            return parse_graph(read_json(self.workspace / _GRAPH)["dot"])
+        dot = self.dag.output()
+        graph = parse_graph(dot)
+        write_json(self.workspace / _GRAPH, {"key": self.key, "dot": dot})
+        return graph
 
 
 def start_plan(workspace: Path) -> PendingPlan:
-    """Ask DVC for the graph and for what changed, side by side."""
+    """Ask DVC for what changed and, unless dvc.yaml and params.yaml are as the last time, for the graph."""
     started = time.monotonic()
-    dag = start_dvc(workspace, "dag", "--dot")
-    return PendingPlan(workspace, start_dvc(workspace, "--wait-for-lock", "status", "--json"), dag, started)
+    status = start_dvc(workspace, "--wait-for-lock", "status", "--json")
+    key = _graph_key(workspace)
+    dag = None if key == _known_graph_key(workspace) else start_dvc(workspace, "dag", "--dot")
+    return PendingPlan(workspace, status, dag, key, started)
+
+
+def _graph_key(workspace: Path) -> str:
+    """sha256 of all that the graph is made of; half a second of DVC is saved where it is known."""
+    digest = hashlib.sha256()
+    for name in ("dvc.yaml", str(layout.PARAMS)):
+        path = workspace / name
+        digest.update(path.read_bytes() if path.is_file() else b"none")
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _known_graph_key(workspace: Path) -> str | None:
+    try:
+        known = read_json(workspace / _GRAPH)
+        return str(known["key"]) if known["dot"] else None
+    except (InputError, KeyError, TypeError):
+        return None
 
 
 def make_plan(workspace: Path) -> Plan:
@@ -114,9 +149,7 @@ def _reasons(entries: Any, locked: Mapping[str, Any], params: Mapping[str, Any])
             for path, state in items.items():
                 if isinstance(state, Mapping):
                     before = locked.get("params", {}).get(path, {})
-                    yield from _params_reasons(
-                        path, state, before, params if path == str(layout.PARAMS) else {}
-                    )
+                    yield from _params_reasons(path, state, before, params if path == str(layout.PARAMS) else {})
                 elif path == str(layout.PARAMS):
                     yield f"{path} {_in_words(state)}"
                 else:

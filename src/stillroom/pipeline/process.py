@@ -60,9 +60,7 @@ class ProcessGroups:
             output.close()
             tick()
 
-    def _start(
-        self, command: Sequence[str], cwd: Path, environment: Mapping[str, str]
-    ) -> subprocess.Popen[bytes]:
+    def _start(self, command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with self._lock:
             if self.ended:
                 raise InterruptedError("the owner of this process group has ended")

@@ -14,6 +14,7 @@ from stillroom.events import EVENTS_VARIABLE
 from stillroom.pipeline.command import child_environment, dvc_command
 from stillroom.pipeline.events import EventsTail
 from stillroom.pipeline.failure import stage_error
+from stillroom.pipeline.graph import stages_alone
 from stillroom.pipeline.listener import Listener, Silence
 from stillroom.pipeline.outcome import StageOutcome, fingerprint_of, fingerprints
 from stillroom.pipeline.output import Output
@@ -30,10 +31,10 @@ WORKERS_VARIABLE = "STILLROOM_WORKERS"
 
 
 def default_workers() -> int:
-    """Stages side by side: STILLROOM_WORKERS, else 1 on up to two cores (one stage uses them all), else 2."""
+    """Stages side by side: STILLROOM_WORKERS, else 2, because half of a stage is work of one core."""
     given = os.environ.get(WORKERS_VARIABLE)
     if given is None:
-        return 1 if (os.cpu_count() or 1) <= 2 else 2
+        return 2
     if not given.isdecimal() or int(given) < 1:
         raise InputError(f"{WORKERS_VARIABLE} is {given!r}; it must be a whole number of at least 1")
     return int(given)
@@ -42,9 +43,7 @@ def default_workers() -> int:
 class StageRunner:
     """Executes the stages of one workspace; `stop` ends everything it has started, from any thread."""
 
-    def __init__(
-        self, workspace: Workspace, listener: Listener | None = None, workers: int | None = None
-    ) -> None:
+    def __init__(self, workspace: Workspace, listener: Listener | None = None, workers: int | None = None) -> None:
         self.workspace = workspace
         self.listener: Listener = listener or Silence()
         self.workers = default_workers() if workers is None else workers
@@ -149,6 +148,7 @@ class StageRunner:
 
     def _side_by_side(self, plan: Plan, perform: Perform) -> list[StageOutcome]:
         waiting = list(plan.graph.order)
+        alone = stages_alone(self.workspace.path)
         done: dict[str, StageOutcome] = {}
         running: dict[Future[StageOutcome], str] = {}
         failure: BaseException | None = None
@@ -156,7 +156,9 @@ class StageRunner:
             try:
                 while running or (waiting and failure is None):
                     if failure is None:
-                        for address in _ready(plan, waiting, done)[: self.workers - len(running)]:
+                        for address in _startable(_ready(plan, waiting, done), list(running.values()), alone):
+                            if len(running) == self.workers:
+                                break
                             waiting.remove(address)
                             context = contextvars.copy_context()
                             running[pool.submit(context.run, perform, address)] = address
@@ -173,10 +175,22 @@ class StageRunner:
         return [done[address] for address in plan.graph.order]
 
     def _environment(self, events: Path) -> dict[str, str]:
-        return child_environment(
-            self.workspace.path, {**self.workspace.variables, EVENTS_VARIABLE: str(events)}
-        )
+        return child_environment(self.workspace.path, {**self.workspace.variables, EVENTS_VARIABLE: str(events)})
 
 
 def _ready(plan: Plan, waiting: list[str], done: dict[str, StageOutcome]) -> list[str]:
     return [address for address in waiting if all(above in done for above in plan.graph.upstream[address])]
+
+
+def _startable(ready: list[str], running: list[str], alone: frozenset[str]) -> list[str]:
+    """Of the stages that are ready, those that may start beside the running ones."""
+    if any(_name(address) in alone for address in running):
+        return []
+    shared = [address for address in ready if _name(address) not in alone]
+    if shared or running:
+        return shared
+    return ready[:1]
+
+
+def _name(address: str) -> str:
+    return address.partition("@")[0]

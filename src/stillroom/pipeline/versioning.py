@@ -90,12 +90,8 @@ def push(workspace: Workspace, url: str, *targets: str, run_cache: bool = False)
         emit("remote_failed", remote=url, error=str(error))
         told = str(error).partition(" failed: ")[2] or str(error)
         if _OURS.search(told):
-            raise InputError(
-                f"registry.remote: {url} refuses the data ({told}); check address and rights"
-            ) from error
-        raise TryAgain(
-            f"registry.remote: {url} cannot be reached ({told}); run again when it is up"
-        ) from error
+            raise InputError(f"registry.remote: {url} refuses the data ({told}); check address and rights") from error
+        raise TryAgain(f"registry.remote: {url} cannot be reached ({told}); run again when it is up") from error
 
 
 def push_results(workspace: Workspace) -> bool:
@@ -129,9 +125,7 @@ def _note(path: Path, url: str) -> _Note | None:
     data, pointer = path / layout.SOURCE_DATA, path / _POINTER
     if not pointer.is_file():
         return None
-    stats = {
-        item.relative_to(data).as_posix(): item.stat() for item in sorted(data.rglob("*")) if item.is_file()
-    }
+    stats = {item.relative_to(data).as_posix(): item.stat() for item in sorted(data.rglob("*")) if item.is_file()}
     return _Note(
         files={name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()},
         record_sha256=sha256_file(data / "source.json") if "source.json" in stats else "",

@@ -19,9 +19,7 @@ _UNKNOWN = ""
 class Whole:
     """The stage that is open now, and what became of the ones before it."""
 
-    def __init__(
-        self, listener: Listener, receipt: Callable[[str], Receipt | None], addresses: Iterable[str]
-    ) -> None:
+    def __init__(self, listener: Listener, receipt: Callable[[str], Receipt | None], addresses: Iterable[str]) -> None:
         self.address: str | None = None
         self._listener, self._receipt = listener, receipt
         self._before = {address: receipt(address) for address in addresses}

@@ -25,9 +25,7 @@ def champion_package(model: str, version: str = versions.CHAMPION) -> Path:
     found = versions.resolve(tracker, model, version)
     manifest_sha256 = found.tags.get(versions.MANIFEST_TAG)
     if not manifest_sha256:
-        raise InputError(
-            f"models:/{model}/{found.number}: was not registered by Stillroom; it has no package"
-        )
+        raise InputError(f"models:/{model}/{found.number}: was not registered by Stillroom; it has no package")
     target = layout.state() / "champion" / manifest_sha256
     if not _is_whole(target, manifest_sha256):
         with tempfile.TemporaryDirectory(prefix="stillroom-package-") as scratch:

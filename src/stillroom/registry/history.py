@@ -76,9 +76,7 @@ def curves(history: Sequence[Mapping[str, Any]], prefix: str = "") -> Iterator[P
         step = int(epoch.get("epoch", position))
         for name, value in epoch.items():
             if name != "epoch":
-                yield from (
-                    Point(point.key, point.value, step) for point in numbers(value, f"{prefix}{name}")
-                )
+                yield from (Point(point.key, point.value, step) for point in numbers(value, f"{prefix}{name}"))
 
 
 def key(name: str) -> str:
@@ -191,9 +189,7 @@ def _evaluation(value: Mapping[str, Any]) -> _Reading:
 
 def _summary(value: Mapping[str, Any]) -> _Reading:
     students = value.get("students", {})
-    points = [
-        point for name, student in students.items() for point in numbers(student.get("retention", {}), name)
-    ]
+    points = [point for name, student in students.items() for point in numbers(student.get("retention", {}), name)]
     verdicts = {f"gate.{name}": str(student.get("verdict")) for name, student in students.items()}
     return points, verdicts | {"selected": str(value.get("selected") or "none")}
 

@@ -81,9 +81,7 @@ class FileStore:
         except FileExistsError:
             return False
         except OSError as error:
-            raise TryAgain(
-                f"{target}: cannot be written now ({error.strerror}); nothing was promoted"
-            ) from error
+            raise TryAgain(f"{target}: cannot be written now ({error.strerror}); nothing was promoted") from error
         finally:
             temporary.unlink(missing_ok=True)
         folder = os.open(target.parent, os.O_RDONLY)

@@ -42,9 +42,7 @@ def save(folder: Path, package: Path, model: Any = None) -> None:
 
     model: the mlflow.models.Model to complete, which carries the identity of a logged model.
     """
-    with (
-        warnings.catch_warnings()
-    ):  # MLflow warns about type hints of its own and of ours, which a signature replaces
+    with warnings.catch_warnings():  # MLflow warns about type hints of its own and of ours, which a signature replaces
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
         import pandas as pd

@@ -22,9 +22,7 @@ def tags(workspace: Path) -> dict[str, str]:
         found["mlflow.user"] = "unknown"
     try:
         command = ["git", "-C", str(workspace), "rev-parse", "HEAD"]
-        commit = subprocess.run(
-            command, capture_output=True, text=True, timeout=_GIT_S, check=True
-        ).stdout.strip()
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_S, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return found
     return found | {"mlflow.source.git.commit": commit}

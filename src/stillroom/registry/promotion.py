@@ -100,9 +100,7 @@ def rollback(
     if version is None:
         reigns = _reigns(ledger.read(model, store))
         if len(reigns) < 2:
-            raise InputError(
-                f"{model}: its ledger knows no champion before this one; nothing to roll back to"
-            )
+            raise InputError(f"{model}: its ledger knows no champion before this one; nothing to roll back to")
         version = reigns[-2].to_version
     return promote(model, version, actor, reason, tracker=tracker, store=store)
 
@@ -147,9 +145,7 @@ def check(package: Path, model: str, version: Version) -> Proof:
     report = read_json(package / GATE_REPORT)
     verdict = report.get("verdict")
     if verdict != "PASS":
-        raise GateRefused(
-            f"{model} version {version.number}: its gate verdict is {verdict}; only PASS is promoted"
-        )
+        raise GateRefused(f"{model} version {version.number}: its gate verdict is {verdict}; only PASS is promoted")
     if report.get("package_digest") != manifest["digest"]:
         raise GateRefused(
             f"{model} version {version.number}: its gate report is about package "
@@ -216,9 +212,7 @@ def _meet_hand_move(
     except (GateRefused, InputError) as refusal:
         detail = f"alias champion was moved by hand to version {moved_to}, which is refused: {refusal}"
         with translated(tracker.uri):
-            tracker.client.set_model_version_tag(
-                model, str(moved_to), versions.REFUSED_TAG, str(refusal)[:4000]
-            )
+            tracker.client.set_model_version_tag(model, str(moved_to), versions.REFUSED_TAG, str(refusal)[:4000])
             if home is None:
                 tracker.client.delete_registered_model_alias(model, versions.CHAMPION)
         if home is not None:
@@ -233,9 +227,7 @@ def _meet_hand_move(
     return Reconciled("adopted", moved_to, f"entry {entry.sequence}")
 
 
-def _append(
-    model: str, store: Store, entries: Sequence[Entry], proof: Proof, actor: str, reason: str
-) -> Entry | None:
+def _append(model: str, store: Store, entries: Sequence[Entry], proof: Proof, actor: str, reason: str) -> Entry | None:
     return ledger.append(
         model,
         store,

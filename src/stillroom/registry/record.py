@@ -39,9 +39,7 @@ class _Runs:
     stages: Mapping[str, Run]
 
 
-def record_run(
-    workspace: Path, params: Params, stages: Sequence["StageOutcome"], run_name: str
-) -> RecordedRun:
+def record_run(workspace: Path, params: Params, stages: Sequence["StageOutcome"], run_name: str) -> RecordedRun:
     """Record what a workspace holds after its pipeline ran; with the same results again, change nothing.
 
     Raises TryAgain when the tracking store is down or locked, InputError when it is damaged or the workspace
@@ -79,11 +77,7 @@ def _log_runs(
     )
     logged = _Runs(
         parent,
-        {
-            stage.address: _log_stage(tracker, workspace, params, stage, parent)
-            for stage in stages
-            if stage.fingerprint
-        },
+        {stage.address: _log_stage(tracker, workspace, params, stage, parent) for stage in stages if stage.fingerprint},
     )
     if not parent.finished:
         summary = read_json(workspace / layout.SUMMARY)
@@ -135,9 +129,7 @@ def _log_stage(tracker: Tracker, workspace: Path, params: Params, stage: "StageO
 def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: _Runs) -> RecordedRun:
     model = params.registry.model
     summary = read_json(workspace / layout.SUMMARY)
-    releases = [
-        register.read_release(workspace / layout.RELEASE / name, name) for name in summary["students"]
-    ]
+    releases = [register.read_release(workspace / layout.RELEASE / name, name) for name in summary["students"]]
     numbers = {release.student: _register(tracker, workspace, model, release, logged) for release in releases}
     best = register.challenger(releases, summary.get("selected"))
     if best is not None:

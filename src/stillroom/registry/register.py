@@ -50,14 +50,11 @@ def read_release(folder: Path, student: str) -> Release:
     manifest = read_manifest(folder, verify=True)
     path = folder / GATE_REPORT
     if GATE_REPORT not in manifest["files"]:
-        raise InputError(
-            f"{folder}: a release needs a {GATE_REPORT} that {MANIFEST} lists; run the stage report"
-        )
+        raise InputError(f"{folder}: a release needs a {GATE_REPORT} that {MANIFEST} lists; run the stage report")
     gate = read_json(path)
     if gate.get("package_digest") != manifest["digest"]:
         raise InputError(
-            f"{path}: is about package {gate.get('package_digest')}, not {manifest['digest']}; "
-            "run the stage report"
+            f"{path}: is about package {gate.get('package_digest')}, not {manifest['digest']}; run the stage report"
         )
     return Release(student, folder, manifest, gate, manifest["files"][GATE_REPORT])
 
@@ -81,9 +78,7 @@ def register(
             name=release.student,
             experiment_id=run.experiment_id,
             run_id=run.run_id,
-            params={
-                name: str(release.manifest.get(name)) for name in ("family", "quantisation", "max_length")
-            },
+            params={name: str(release.manifest.get(name)) for name in ("family", "quantisation", "max_length")},
             tags={versions.DIGEST_TAG: release.digest, versions.VERDICT_TAG: release.verdict},
             scratch=Path(scratch),
         )

@@ -107,9 +107,7 @@ def log(
     """Log in batches; points are also tied to a logged model where one is named."""
     from mlflow.entities import Metric, Param, RunTag
 
-    metrics = [
-        Metric(point.key, point.value, run.start_ms, point.step, model_id=model_id) for point in points
-    ]
+    metrics = [Metric(point.key, point.value, run.start_ms, point.step, model_id=model_id) for point in points]
     listed = [Param(name, value) for name, value in (params or {}).items()]
     labels = [RunTag(name, value) for name, value in (tags or {}).items()]
     with translated(tracker.uri):

@@ -19,9 +19,7 @@ class PackageModel(PythonModel):  # type: ignore[misc]
         """Load and verify the package; MLflow calls it by this name and with this argument."""
         self.package = Package.load(context.artifacts["package"])
 
-    def predict(
-        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classify the column `text`; MLflow makes a DataFrame of a list of records as well."""
         probabilities = self.package.predict([str(text) for text in model_input["text"]])
         labels = [self.package.labels[index] for index in probabilities.argmax(axis=1)]

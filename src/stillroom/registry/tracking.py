@@ -150,13 +150,9 @@ def _in_words(uri: str, error: Exception) -> StillroomError | None:
     told = redacted(" ".join(str(error).split()))[:300]
     where = redacted(uri)
     if _is_damage(error):
-        return InputError(
-            f"{where}: the database is damaged ({told}); move it away, the next run fills a new one"
-        )
+        return InputError(f"{where}: the database is damaged ({told}); move it away, the next run fills a new one")
     if "out-of-date database schema" in str(error):
-        return InputError(
-            f"{where}: written by another version of MLflow; back it up, then run `mlflow db upgrade`"
-        )
+        return InputError(f"{where}: written by another version of MLflow; back it up, then run `mlflow db upgrade`")
     code = error_code(error)
     if code in _FORBIDDEN or re.search(r"error code 40[13]\b", str(error)):
         return InputError(

@@ -89,9 +89,7 @@ def limits(material: Material, student: StudentMaterial) -> list[str]:
     few = [row["label"] for row in rows if row["rows"] < _FEW_ROWS]
     if few:
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        told.append(
-            f"Classes with under {_FEW_ROWS} test rows, of which little is known: {', '.join(few[:5])}{more}."
-        )
+        told.append(f"Classes with under {_FEW_ROWS} test rows, of which little is known: {', '.join(few[:5])}{more}.")
     absent = sum(1 for row in class_rows(material, student) if not row["rows"])
     if absent:
         told.append(f"{absent} of its labels have no test rows at all; nothing is known about them.")

@@ -33,9 +33,7 @@ def html(material: Material, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
     """The page. drawn: plot name → theme name → PNG; images and styles are in the page, nothing is
     fetched."""
     shown = [
-        Plot(
-            name, *_told(name), _data_uri(themes["light"]), _data_uri(themes["dark"]), *_size(themes["light"])
-        )
+        Plot(name, *_told(name), _data_uri(themes["light"]), _data_uri(themes["dark"]), *_size(themes["light"]))
         for name, themes in drawn.items()
     ]
     return render("report.html.j2", _context(material, shown))
@@ -81,11 +79,7 @@ def class_rows(material: Material, student: StudentMaterial) -> list[dict[str, A
 
 def dropped(material: Material) -> list[str]:
     """In words, the rows that are in no split; reasons without rows are left out."""
-    return [
-        f"{count:,} {reason.replace('_', ' ')}"
-        for reason, count in material.snapshot["dropped"].items()
-        if count
-    ]
+    return [f"{count:,} {reason.replace('_', ' ')}" for reason, count in material.snapshot["dropped"].items() if count]
 
 
 def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:

@@ -41,9 +41,7 @@ def retention(material: Material, theme: Theme) -> bytes:
             if bounds is None:
                 continue
             colour = theme.verdict(student["verdict"])
-            axes.plot(
-                [bounds["lower"], bounds["upper"]], [place, place], color=colour, lw=3, solid_capstyle="round"
-            )
+            axes.plot([bounds["lower"], bounds["upper"]], [place, place], color=colour, lw=3, solid_capstyle="round")
             axes.plot(bounds["point"], place, "o", color=colour, ms=8, mec=theme.ground, mew=1.2)
             axes.annotate(
                 f"{bounds['lower']:.3f}",

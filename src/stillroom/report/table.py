@@ -76,9 +76,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 def _record(name: str, summary: Mapping[str, Any]) -> dict[str, str]:
     student, teacher = summary["students"][name], summary["teacher"]
-    retention = {
-        f"retention, {words.metric(m)}": _interval(student["retention"].get(m)) for m in guarded(summary)
-    }
+    retention = {f"retention, {words.metric(m)}": _interval(student["retention"].get(m)) for m in guarded(summary)}
     return {
         "student": name,
         "verdict": student["verdict"],

@@ -43,9 +43,7 @@ def main(argv: Sequence[str]) -> int:
     die_with_parent()
     os.environ.setdefault(*_WAIT_IDLY)
     signal.signal(signal.SIGTERM, _terminated)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:
         name, item = parse(argv)
         use_workspace_code()
@@ -56,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
         log.error("%s", error)
         return error.exit_code
     receipt = write_started(address(name, item))
-    exit_code, told, metrics = 1, "killed", {}
+    exit_code, metrics = 1, {}
+    told: str | None = "killed"
     try:
         module: Any = importlib.import_module(f"stillroom.stages.{name}")
         metrics = module.run(params, item) if item else module.run(params)
@@ -88,9 +87,7 @@ def parse(argv: Sequence[str]) -> tuple[str, str | None]:
         )
     name, item = argv[0], (argv[1] if len(argv) == 2 else None)
     if (name in MATRIX) != (item is not None):
-        raise InputError(
-            f"stages: {name} " + ("needs a student's name" if name in MATRIX else "takes no student")
-        )
+        raise InputError(f"stages: {name} " + ("needs a student's name" if name in MATRIX else "takes no student"))
     return name, item
 
 

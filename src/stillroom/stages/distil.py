@@ -66,9 +66,7 @@ def run(params: Params, item: str) -> dict[str, float]:
         publish(folder, item, settings, material, trained, told)
     for scratch in scratches:
         scratch.discard()
-    best = {
-        name: max(epoch["validation_accuracy"] for epoch in history) for name, history in histories.items()
-    }
+    best = {name: max(epoch["validation_accuracy"] for epoch in history) for name, history in histories.items()}
     log.info(
         "distil %s: validation accuracy %.4f, without the teacher %.4f; %s",
         item,

@@ -41,9 +41,7 @@ def run(params: Params, item: str) -> dict[str, float]:
     }
     latency = latencies_ms(predictors, texts, {"student": _STUDENT_REPEATS})
     reference = read_json(layout.REFERENCE / "reference.json")
-    speedup = {
-        f"vs_{name}": latency[name]["p50"] / latency["student"]["p50"] for name in ("torch_fp32", "onnx_int8")
-    }
+    speedup = {f"vs_{name}": latency[name]["p50"] / latency["student"]["p50"] for name in ("torch_fp32", "onnx_int8")}
     metrics = classification_metrics(test.label, student)
     evaluation = {
         "name": item,

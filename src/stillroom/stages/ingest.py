@@ -11,9 +11,7 @@ from stillroom.params import Params
 def run(params: Params) -> dict[str, float]:
     """Read and check the raw files; returns row and class counts."""
     source = read_source(layout.SOURCE_DATA)
-    files = {
-        split: (record.uri, layout.SOURCE_DATA / record.file) for split, record in source.files().items()
-    }
+    files = {split: (record.uri, layout.SOURCE_DATA / record.file) for split, record in source.files().items()}
     ingested = take_in(files, params.data)
     with atomic_folder(layout.INGESTED) as folder:
         for split, examples in ingested.examples.items():

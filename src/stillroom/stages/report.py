@@ -33,9 +33,7 @@ log = logging.getLogger("stillroom")
 def run(params: Params) -> dict[str, float]:
     """Publish reports/report and release; the same inputs give the same bytes."""
     material = gather(params)
-    drawn = {
-        name: {theme.name: draw(theme) for theme in (LIGHT, DARK)} for name, draw in plots(material).items()
-    }
+    drawn = {name: {theme.name: draw(theme) for theme in (LIGHT, DARK)} for name, draw in plots(material).items()}
     with atomic_folder(layout.REPORT) as target:
         for name, themes in drawn.items():
             (target / f"{name}.png").write_bytes(themes["light"])
@@ -53,13 +51,9 @@ def gather(params: Params) -> Material:
     snapshot = read_snapshot(layout.SPLIT)
     summary = read_json(layout.SUMMARY)
     if summary["data"]["sha256"] != snapshot.sha256:
-        raise InputError(
-            f"{layout.SUMMARY}: is about other data than {layout.SPLIT}; run the select stage again"
-        )
+        raise InputError(f"{layout.SUMMARY}: is about other data than {layout.SPLIT}; run the select stage again")
     if list(summary["students"]) != list(params.students):
-        raise InputError(
-            f"{layout.SUMMARY}: lists other students than params.yaml; run the select stage again"
-        )
+        raise InputError(f"{layout.SUMMARY}: lists other students than params.yaml; run the select stage again")
     test = read_split(layout.SPLIT, "test")
     evidence = {
         name: read_evidence(layout.EVALUATIONS / name, test.row, test.label, len(snapshot.labels))

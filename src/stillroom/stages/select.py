@@ -30,9 +30,7 @@ def run(params: Params) -> dict[str, float]:
             write_json(target / f"{student.evaluation.name}.json", student.report.model_dump(mode="json"))
     write_json(layout.SUMMARY, summary)
     selected = summary["selected"]
-    log.info(
-        "select: %s", f"{selected} is the cheapest student that passes" if selected else "no student passes"
-    )
+    log.info("select: %s", f"{selected} is the cheapest student that passes" if selected else "no student passes")
     passed = sum(student.report.verdict == "PASS" for student in students)
     lowest = {
         f"{name}_{metric}_retention_lower": bounds["lower"]

@@ -32,9 +32,7 @@ def run(params: Params) -> dict[str, float]:
     tokens = {name: tokenise(tokeniser, part.text, settings.max_length) for name, part in rows.items()}
     pin = read_json(layout.SOURCE_TEACHER)
     precision = compute.precision(params.compute)
-    scratch = Scratch(
-        training_key("teach", settings.model_dump(), pin, snapshot.sha256, params.seed, precision)
-    )
+    scratch = Scratch(training_key("teach", settings.model_dump(), pin, snapshot.sha256, params.seed, precision))
     history: list[dict[str, float]] = []
     speed = 0.0
     model: Classifier
@@ -57,7 +55,7 @@ def run(params: Params) -> dict[str, float]:
     temperature = fit_temperature(logits, rows["validation"].label)
     metrics = classification_metrics(rows["validation"].label, softmax(logits, temperature))
     description = Description(
-        name=_name(pin["uri"]),
+        name=settings.name or _name(pin["uri"]),
         params=count_params(model),
         labels=tuple(snapshot.labels),
         pooling=settings.pooling,

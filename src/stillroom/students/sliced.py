@@ -45,13 +45,13 @@ def build(material: Material, settings: SlicedParams) -> EncoderClassifier:
 
     Raises InputError if the teacher has fewer layers than asked for.
     """
-    encoder = copy.deepcopy(material.teacher.encoder)
+    encoder: Any = copy.deepcopy(material.teacher.encoder)
     owner, name, layers = layers_of(encoder)
     if settings.layers > len(layers):
         raise InputError(f"students: layers is {settings.layers}; the teacher has {len(layers)}")
     setattr(owner, name, layers[: settings.layers])
     table = encoder.get_input_embeddings().weight.detach()[torch.from_numpy(material.kept)]
-    encoder.set_input_embeddings(nn.Embedding.from_pretrained(table, freeze=False, padding_idx=material.pad))
+    encoder.set_input_embeddings(nn.Embedding(len(table), table.shape[1], padding_idx=material.pad, _weight=table))
     for key, value in vars(encoder.config).items():
         if isinstance(value, list) and len(value) == len(layers):
             setattr(encoder.config, key, value[: settings.layers])
@@ -60,9 +60,7 @@ def build(material: Material, settings: SlicedParams) -> EncoderClassifier:
     encoder.config.pad_token_id = material.pad
     _drop_pooler(encoder)
     description = material.description
-    student = EncoderClassifier(
-        encoder, encoder.config.hidden_size, len(description.labels), description.pooling
-    )
+    student = EncoderClassifier(encoder, encoder.config.hidden_size, len(description.labels), description.pooling)
     if isinstance(material.teacher, EncoderClassifier):
         student.head.load_state_dict(material.teacher.head.state_dict())
     return student
@@ -95,9 +93,7 @@ def graph(student: EncoderClassifier) -> LogitsOnly:
     return LogitsOnly(student)
 
 
-def learner(
-    student: EncoderClassifier, settings: SlicedParams, total_steps: int, seed: int
-) -> "SlicedLearner":
+def learner(student: EncoderClassifier, settings: SlicedParams, total_steps: int, seed: int) -> "SlicedLearner":
     """What trains it."""
     return SlicedLearner(student, settings, total_steps)
 
@@ -121,9 +117,7 @@ class SlicedLearner(Learner):
         logits, pooled = self.student(batch["ids"], batch["mask"])
         settings = self._settings
         teacher = batch.get("logits")
-        loss = distillation_loss(
-            logits.float(), batch["label"], teacher, settings.temperature, settings.hard_weight
-        )
+        loss = distillation_loss(logits.float(), batch["label"], teacher, settings.temperature, settings.hard_weight)
         if teacher is not None and settings.cosine_weight > 0:
             loss = loss + settings.cosine_weight * cosine_loss(pooled.float(), batch["embedding"])
         return loss

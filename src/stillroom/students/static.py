@@ -52,7 +52,7 @@ class StaticGraph(nn.Module):
         weights = torch.nn.functional.softplus(student.token_weight.detach()).unsqueeze(1)
         table = student.table.weight.detach() * weights
         table[0] = 0.0  # the padding token adds nothing to a sum
-        self.table = nn.Embedding.from_pretrained(table)
+        self.table = nn.Embedding(len(table), table.shape[1], _weight=table)
         self.body = student.body
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -83,14 +83,13 @@ def initial_weights(tokens: Tokens, vocabulary: int) -> npt.NDArray[np.float32]:
     counts = np.bincount(tokens.ids, minlength=vocabulary).astype(np.float64)
     frequency = counts / max(counts.sum(), 1.0)
     weights = _SIF / (_SIF + frequency)
-    return np.log(np.expm1(np.maximum(weights, 1e-4))).astype(np.float32)
+    inverse: npt.NDArray[np.float32] = np.log(np.expm1(np.maximum(weights, 1e-4))).astype(np.float32)
+    return inverse
 
 
 def build(material: Material, settings: StaticParams) -> StaticStudent:
     """A student that starts from the teacher's token embeddings."""
-    student = StaticStudent(
-        len(material.kept), settings.dimensions, settings.hidden, len(material.description.labels)
-    )
+    student = StaticStudent(len(material.kept), settings.dimensions, settings.hidden, len(material.description.labels))
     embeddings = material.teacher.encoder.get_input_embeddings().weight.detach().float().numpy()
     with torch.no_grad():
         table = initial_table(embeddings, material.kept, settings.dimensions)
@@ -102,7 +101,7 @@ def build(material: Material, settings: StaticParams) -> StaticStudent:
 def describe(student: StaticStudent, folder: Path) -> dict[str, int]:
     """What `load` needs beside the weights."""
     vocabulary, dimensions = student.table.weight.shape
-    hidden, classes = student.body[1].out_features, student.body[3].out_features
+    hidden, classes = (layer.out_features for layer in student.body if isinstance(layer, nn.Linear))
     return {"vocabulary": vocabulary, "dimensions": dimensions, "hidden": hidden, "classes": classes}
 
 
@@ -145,9 +144,7 @@ class StaticLearner(Learner):
             logits, batch["label"], batch.get("logits"), settings.temperature, settings.hard_weight
         )
 
-    def _without_some_words(
-        self, ids: torch.Tensor, offsets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _without_some_words(self, ids: torch.Tensor, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self._settings.word_dropout == 0:
             return ids, offsets
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.global_step)
@@ -167,9 +164,7 @@ class StaticLearner(Learner):
         return [{"params": list(self.student.parameters()), "lr": self._settings.learning_rate}]
 
 
-def bag_batches(
-    tokens: Tokens, rows_per_batch: int, seed: int | None, columns: dict[str, torch.Tensor]
-) -> Batches:
+def bag_batches(tokens: Tokens, rows_per_batch: int, seed: int | None, columns: dict[str, torch.Tensor]) -> Batches:
     """Batches without padding: flat ids and offsets, {"ids", "offsets", every column's rows}."""
 
     def plan(epoch: int) -> list[Ints]:

@@ -46,9 +46,7 @@ def trim(tokeniser: Any, tokens: Tokens, limit: int, pad: int, special_tokens: b
     names = {index: name for name, index in ids.items()}
     forced = _forced(spec, ids, pad)
     counts = np.bincount(tokens.ids, minlength=max(names) + 1)
-    used = [
-        int(index) for index in np.argsort(-counts, kind="stable") if counts[index] and int(index) in names
-    ]
+    used = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index] and int(index) in names]
     wanted = _PIECES[kind](model, ids, [names[index] for index in used], limit - len(forced))
     first = sorted(forced) if special_tokens else [pad, *forced]
     kept = list(dict.fromkeys([*first, *(ids[name] for name in wanted)]))
@@ -86,9 +84,7 @@ def _word_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[st
     return _frequent(used, singles, limit)
 
 
-def _unigram_pieces(
-    model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int
-) -> list[str]:
+def _unigram_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
     letters = sorted({letter for piece in used for letter in piece})
     return _frequent(used, [letter for letter in letters if letter in ids], limit)
 
@@ -143,9 +139,7 @@ def _renumber(spec: dict[str, Any], new_ids: Mapping[str, int]) -> None:
     if model["type"] == "BPE":
         model["merges"] = [merge for merge in model["merges"] if _merge_kept(merge, new_ids)]
     spec["added_tokens"] = [
-        {**added, "id": new_ids[added["content"]]}
-        for added in spec["added_tokens"]
-        if added["content"] in new_ids
+        {**added, "id": new_ids[added["content"]]} for added in spec["added_tokens"] if added["content"] in new_ids
     ]
     spec["added_tokens"].sort(key=lambda added: added["id"])
     _renumber_post_processor(spec.get("post_processor"), new_ids)

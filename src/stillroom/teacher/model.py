@@ -44,7 +44,9 @@ class Description(BaseModel):
 class EncoderClassifier(nn.Module):
     """Token ids and mask [rows, tokens] to logits [rows, classes] and the pooled hidden state [rows, width]."""
 
-    def __init__(self, encoder: nn.Module, width: int, classes: int, pooling: Pooling, dropout: float = 0.0):
+    encoder: Any
+
+    def __init__(self, encoder: Any, width: int, classes: int, pooling: Pooling, dropout: float = 0.0):
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
@@ -148,9 +150,7 @@ def _load(factory: Any, folder: Path, dropout: float, attention: str) -> Any:
 
 def _set_dropout(config: Any, dropout: float) -> None:
     for name in vars(config):
-        if name.endswith(("dropout", "dropout_prob", "dropout_rate")) and isinstance(
-            getattr(config, name), float
-        ):
+        if name.endswith(("dropout", "dropout_prob", "dropout_rate")) and isinstance(getattr(config, name), float):
             setattr(config, name, dropout)
 
 
@@ -163,7 +163,7 @@ def save_teacher(folder: Path, model: Classifier, tokeniser: Any, description: D
     """Publish into an existing folder: safetensors, the encoder's config, the tokeniser, the description last."""
     state = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / WEIGHTS)
-    carrier = model.checkpoint if isinstance(model, ReadyClassifier) else model.encoder
+    carrier: Any = model.checkpoint if isinstance(model, ReadyClassifier) else model.encoder
     carrier.config.save_pretrained(folder)
     tokeniser.save(str(folder / TOKENISER))
     write_json(folder / DESCRIPTION, description.model_dump(mode="json"))

@@ -42,9 +42,7 @@ def make_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWheel:
                 entry.external_attr = (0o120777 if member in links else 0o100644) << 16
                 archive.writestr(entry, content)
             archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-            archive.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
+            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             archive.writestr(f"{info}/RECORD", "")
         return path
 
@@ -127,9 +125,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -208,9 +204,7 @@ def _hub_handler(hub: Hub) -> type[http.server.BaseHTTPRequestHandler]:
                 self._answer(404, b"", error="RevisionNotFound")
                 return
             siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
-            self._answer(
-                200, json.dumps({"id": hub.prefix, "sha": hub.commit, "siblings": siblings}).encode()
-            )
+            self._answer(200, json.dumps({"id": hub.prefix, "sha": hub.commit, "siblings": siblings}).encode())
 
         def _answer(self, status: int, content: bytes, error: str | None = None) -> None:
             self.send_response(status)

@@ -12,9 +12,7 @@ def test_an_object_is_fetched_once_until_it_changes(s3, state: Path, monkeypatch
     client.put_object(Bucket=bucket, Key="a/rows.csv", Body=b"one")
     downloads: list[str] = []
     download = bucket_module.download
-    monkeypatch.setattr(
-        bucket_module, "download", lambda *given: (downloads.append("x"), download(*given))[1]
-    )
+    monkeypatch.setattr(bucket_module, "download", lambda *given: (downloads.append("x"), download(*given))[1])
     uri = f"s3://{bucket}/a/rows.csv"
     first = fetch(uri, None, "data.source")
     assert fetch(uri, None, "data.source") == first
@@ -67,9 +65,7 @@ def test_missing_objects_and_buckets_are_wrong_input(s3, state: Path, uri: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_missing_credentials_say_what_to_set(
-    s3, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_credentials_say_what_to_set(s3, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):

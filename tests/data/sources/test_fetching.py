@@ -17,9 +17,7 @@ def test_a_local_path_is_used_in_place(rows_csv: Path, state: Path, monkeypatch:
 
 
 def test_a_local_file_with_another_digest_is_refused(rows_csv: Path, state: Path) -> None:
-    with pytest.raises(
-        InputError, match=rf"has sha256 {tree_digest(rows_csv)}, but params\.yaml demands {'0' * 64}"
-    ):
+    with pytest.raises(InputError, match=rf"has sha256 {tree_digest(rows_csv)}, but params\.yaml demands {'0' * 64}"):
         fetch(str(rows_csv), "0" * 64, "data.source")
 
 

@@ -23,9 +23,7 @@ ELSE = {
 def test_a_whole_repository_is_its_checkpoint_and_no_more(hub, state: Path) -> None:
     hub.files = CHECKPOINT | ELSE
     folder = fetch("hf://owner/name@main", None, "teacher.source")
-    found = {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert found == CHECKPOINT
 
 

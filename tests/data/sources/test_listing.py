@@ -48,9 +48,7 @@ def test_a_file_just_written_is_not_trusted(folder: Path, tmp_path: Path) -> Non
     assert read_listing(folder, tmp_path / "seen").digest == tree_digest(folder)
 
 
-def test_a_damaged_memory_costs_time_only(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_memory_costs_time_only(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_RACY_NS", -(10**18))
     read_listing(folder, tmp_path / "seen")
     for content in ("", "[]", '{"files": {"b.json": 3}}'):

@@ -24,9 +24,7 @@ def workspace(tmp_path: Path) -> Path:
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
     found = (path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found
-    }
+    return {path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
 def test_everything_that_a_run_reads_is_laid_out(
@@ -57,9 +55,7 @@ def test_everything_that_a_run_reads_is_laid_out(
     ]
 
 
-def test_nothing_is_touched_when_nothing_changed(
-    make_params: MakeParams, state: Path, workspace: Path
-) -> None:
+def test_nothing_is_touched_when_nothing_changed(make_params: MakeParams, state: Path, workspace: Path) -> None:
     params = make_params()
     snapshot(params, workspace)
     before = listing(workspace)
@@ -139,9 +135,7 @@ def test_the_parameter_at_fault_is_named(
         snapshot(make_params(**data), workspace)
 
 
-def test_a_folder_is_no_data_file(
-    make_params: MakeParams, tmp_path: Path, state: Path, workspace: Path
-) -> None:
+def test_a_folder_is_no_data_file(make_params: MakeParams, tmp_path: Path, state: Path, workspace: Path) -> None:
     (tmp_path / "many.csv").mkdir()
     with pytest.raises(InputError, match="is a folder; give the one file"):
         snapshot(make_params(source=str(tmp_path / "many.csv")), workspace)
@@ -164,26 +158,20 @@ def test_one_wheel_serves_data_and_test(
     workspace: Path,
     tmp_path: Path,
 ) -> None:
-    make_wheel(
-        {"pkg/train.csv": rows_csv.read_bytes(), "pkg/test.csv": b"text,label\nmy app is slow,access\n"}
-    )
+    make_wheel({"pkg/train.csv": rows_csv.read_bytes(), "pkg/test.csv": b"text,label\nmy app is slow,access\n"})
     calls = tmp_path / "calls"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho call >> "{calls}"\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
-        params = make_params(
-            source="pypi://some-rows==1.0/pkg/train.csv", test="pypi://some-rows==1.0/pkg/test.csv"
-        )
+        params = make_params(source="pypi://some-rows==1.0/pkg/train.csv", test="pypi://some-rows==1.0/pkg/test.csv")
         snapshot(params, workspace)
         assert not snapshot(params, workspace).changed
     assert calls.read_text() == "call\n"
 
 
-def test_an_unchanged_snapshot_imports_nothing_heavy(
-    make_params: MakeParams, state: Path, workspace: Path
-) -> None:
+def test_an_unchanged_snapshot_imports_nothing_heavy(make_params: MakeParams, state: Path, workspace: Path) -> None:
     params = make_params()
     snapshot(params, workspace)
     code = (
@@ -193,7 +181,5 @@ def test_an_unchanged_snapshot_imports_nothing_heavy(
         f"assert not snapshot(params, Path({str(workspace)!r})).changed; "
         "print({'pandas', 'pyarrow', 'torch', 'boto3', 'huggingface_hub', 'scipy'} & set(sys.modules))"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
-    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert ended.stdout.strip() == "set()"

@@ -76,9 +76,7 @@ def test_shards_must_all_be_there_and_whole(teacher: Path) -> None:
     assert "model-2.safetensors is not whole" in refusal(teacher)
     (teacher / "model-2.safetensors").unlink()
     assert "names the shard 'model-2.safetensors', which is not in the folder" in refusal(teacher)
-    (teacher / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {"w": "../outside.safetensors"}})
-    )
+    (teacher / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "../outside.safetensors"}}))
     assert "names the shard '../outside.safetensors'" in refusal(teacher)
 
 
@@ -125,9 +123,7 @@ def test_a_pinned_teacher_is_fetched_again_when_the_store_lost_it(
     assert tree_digest(teacher_folder(pin)) == tree_digest(teacher)
 
 
-def test_a_teacher_that_changed_since_it_was_pinned_is_refused(
-    teacher: Path, state: Path, tmp_path: Path
-) -> None:
+def test_a_teacher_that_changed_since_it_was_pinned_is_refused(teacher: Path, state: Path, tmp_path: Path) -> None:
     pin = pin_of(teacher, str(teacher), tmp_path / "teacher.json")
     (teacher / "config.json").write_text('{"model_type": "other"}')
     with pytest.raises(InputError, match="has sha256"):

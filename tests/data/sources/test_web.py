@@ -37,12 +37,8 @@ def test_another_digest_leaves_nothing(site, state: Path) -> None:
     assert stored(state) == []
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(404, InputError), (403, InputError), (503, TryAgain), (429, TryAgain)]
-)
-def test_refusals_are_final_and_overload_is_not(
-    site, state: Path, status: int, error: type[Exception]
-) -> None:
+@pytest.mark.parametrize(("status", "error"), [(404, InputError), (403, InputError), (503, TryAgain), (429, TryAgain)])
+def test_refusals_are_final_and_overload_is_not(site, state: Path, status: int, error: type[Exception]) -> None:
     site.statuses["/rows.csv"] = status
     with pytest.raises(error, match=f"data.source: {site.url}/rows.csv: the server answers {status}"):
         fetch(f"{site.url}/rows.csv?key=hunter2", DIGEST, "data.source")
@@ -78,9 +74,7 @@ def test_no_network_is_wrong_input(state: Path, url: str, monkeypatch: pytest.Mo
     assert "\n" not in str(caught.value)
 
 
-def test_no_space_is_told_before_anything_is_written(
-    site, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_space_is_told_before_anything_is_written(site, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.pages["/rows.csv"] = ROWS
     monkeypatch.setattr("stillroom.data.sources.disk.free_bytes", lambda folder: 100)
     with pytest.raises(InputError, match=r"needs 12\.0 kB, but the disk of .* has 100 B free"):

@@ -59,9 +59,7 @@ def test_another_digest_stops_before_anything_is_stored(make_wheel, state: Path)
     assert [path for path in state.rglob("*") if path.suffix == ".csv"] == []
 
 
-@pytest.mark.parametrize(
-    "name", ["../../escaped.csv", "/escaped.csv", "a/../../../escaped.csv", "a\\escaped.csv"]
-)
+@pytest.mark.parametrize("name", ["../../escaped.csv", "/escaped.csv", "a/../../../escaped.csv", "a\\escaped.csv"])
 def test_members_that_lead_out_are_refused(make_wheel, tmp_path: Path, name: str) -> None:
     make_wheel({"pkg/config.json": b"{}", f"pkg/{name}": b"boo"})
     with pytest.raises(InputError, match="leads out of its folder"):
@@ -106,9 +104,7 @@ def test_other_failures_of_pip_may_pass(make_wheel, tmp_path: Path, monkeypatch:
     assert "\n" not in str(caught.value)
 
 
-def test_a_wheel_larger_than_the_disk_is_refused(
-    make_wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wheel_larger_than_the_disk_is_refused(make_wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_wheel(FILES)
     monkeypatch.setattr("stillroom.data.sources.disk.free_bytes", lambda folder: 3)
     with pytest.raises(InputError, match="has 3 B free"):

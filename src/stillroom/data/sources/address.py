@@ -10,9 +10,7 @@ from urllib.parse import unquote, urlsplit
 from stillroom.errors import InputError
 
 SCHEMES = ("s3", "hf", "https", "pypi")
-_PACKAGE = re.compile(
-    r"(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+]+)"
-)
+_PACKAGE = re.compile(r"(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+]+)")
 _REPOSITORY = re.compile(
     r"(?:(?P<kind>datasets|models)/)?(?P<name>[\w.-]+/[\w.-]+)"
     r"@(?P<revision>refs/(?:convert|pr)/[\w.-]+|[\w.-]+)(?:/(?P<path>.+))?"
@@ -130,11 +128,7 @@ def parse(uri: str, what: str) -> Address:
         case "pypi":
             return _wheel(uri, rest, what)
     near = difflib.get_close_matches(scheme, SCHEMES, n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {near[0]}://?"
-        if near
-        else "use a path, " + ", ".join(f"{name}://" for name in SCHEMES)
-    )
+    hint = f"did you mean {near[0]}://?" if near else "use a path, " + ", ".join(f"{name}://" for name in SCHEMES)
     raise InputError(f"{what}: {shown(uri)}: {scheme}:// is not supported; {hint}")
 
 
@@ -173,9 +167,7 @@ def _web(uri: str, what: str) -> WebFile:
     if not host:
         raise InputError(f"{what}: {shown(uri)}: has no host; write https://host/path/file.csv")
     if secret:
-        raise InputError(
-            f"{what}: https://{host}: holds a user name or password; addresses are recorded, keep it out"
-        )
+        raise InputError(f"{what}: https://{host}: holds a user name or password; addresses are recorded, keep it out")
     return WebFile(uri)
 
 

@@ -25,9 +25,7 @@ def version(address: S3Object, what: str) -> str:
     """A digest of names, sizes and ETags: while it stays, there is nothing to download."""
     with _told(address, what):
         entries = _entries(_client(), address, what)
-    listing = "".join(
-        f"{name}\0{entry.size_bytes}\0{entry.etag}\n" for name, entry in sorted(entries.items())
-    )
+    listing = "".join(f"{name}\0{entry.size_bytes}\0{entry.etag}\n" for name, entry in sorted(entries.items()))
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
@@ -78,10 +76,7 @@ def _entries(client: Any, address: S3Object, what: str) -> dict[str, _Entry]:
     found = [entry for page in pages for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")]
     if not found:
         raise InputError(f"{what}: {address.uri}: no such object, and nothing below it")
-    return {
-        entry["Key"].removeprefix(prefix): _Entry(entry["Key"], entry["Size"], entry["ETag"])
-        for entry in found
-    }
+    return {entry["Key"].removeprefix(prefix): _Entry(entry["Key"], entry["Size"], entry["ETag"]) for entry in found}
 
 
 @contextmanager
@@ -113,9 +108,7 @@ def _told(address: S3Object, what: str) -> Iterator[None]:
             f"{where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile"
         ) from error
     except (EndpointConnectionError, ConnectTimeoutError) as error:
-        raise InputError(
-            f"{where}: no network: the S3 endpoint is not reachable; check AWS_ENDPOINT_URL"
-        ) from error
+        raise InputError(f"{where}: no network: the S3 endpoint is not reachable; check AWS_ENDPOINT_URL") from error
     except (RetriesExceededError, ReadTimeoutError, ResponseStreamingError) as error:
         raise TryAgain(f"{where}: the transfer broke off ({type(error).__name__}); try again") from error
     except BotoCoreError as error:

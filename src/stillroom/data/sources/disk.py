@@ -14,9 +14,7 @@ RESERVE_BYTES = 64 << 20
 def ensure_free(folder: Path, size_bytes: int, what: str) -> None:
     """Raise InputError unless the disk of `folder`, which need not exist yet, has room for `size_bytes`."""
     if size_bytes > MAX_SOURCE_BYTES:
-        raise InputError(
-            f"{what}: {in_words(size_bytes)} is more than the {in_words(MAX_SOURCE_BYTES)} of a source"
-        )
+        raise InputError(f"{what}: {in_words(size_bytes)} is more than the {in_words(MAX_SOURCE_BYTES)} of a source")
     free = free_bytes(folder)
     if size_bytes + RESERVE_BYTES > free:
         raise InputError(
@@ -35,13 +33,9 @@ def free_bytes(folder: Path) -> int:
 def inside(folder: Path, name: str, what: str) -> Path:
     """The path of an archive's or bucket's member below `folder`; a name leading out is an InputError."""
     parts = PurePosixPath(name).parts
-    unsafe = (
-        not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]
-    )
+    unsafe = not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]
     if unsafe:
-        raise InputError(
-            f"{what}: holds a member named {name!r}, which leads out of its folder; do not trust it"
-        )
+        raise InputError(f"{what}: holds a member named {name!r}, which leads out of its folder; do not trust it")
     return folder.joinpath(*parts)
 
 

@@ -57,9 +57,7 @@ def fetch_into(store: Store, address: Address, sha256: str | None, what: str, sc
     if isinstance(address, LocalPath):
         return _local(store, address, sha256, what)
     if isinstance(address, WebFile) and sha256 is None:
-        raise InputError(
-            f"{what}: {shown(address.uri)}: an https:// source needs its sha256; give it in params.yaml"
-        )
+        raise InputError(f"{what}: {shown(address.uri)}: an https:// source needs its sha256; give it in params.yaml")
     found = _stored(store, address, sha256)
     if found is not None:
         return found
@@ -129,9 +127,7 @@ def _transport(address: Address, what: str, scratch: Path) -> Path:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f"{what}: {shown(address.uri)}"
-        raise InputError(
-            f"{where}: no space left on the disk of {scratch.parent}; free some and run again"
-        ) from error
+        raise InputError(f"{where}: no space left on the disk of {scratch.parent}; free some and run again") from error
 
 
 def _download_to(scratch: Path, address: Address, what: str) -> Path:

@@ -58,16 +58,12 @@ def _api() -> Any:
 
 
 def _info(address: HubRepository) -> Any:
-    return _api().repo_info(
-        address.repository, repo_type=address.kind, revision=address.revision, files_metadata=True
-    )
+    return _api().repo_info(address.repository, repo_type=address.kind, revision=address.revision, files_metadata=True)
 
 
 def _wanted(address: HubRepository, sizes: dict[str, int], what: str) -> dict[str, int]:
     if address.path is None:
-        wanted = [
-            name for name in sizes if any(fnmatch.fnmatchcase(name, pattern) for pattern in CHECKPOINT_FILES)
-        ]
+        wanted = [name for name in sizes if any(fnmatch.fnmatchcase(name, pattern) for pattern in CHECKPOINT_FILES)]
         wanted = [name for name in wanted if "/" not in name or name.startswith("1_Pooling/")]
     else:
         wanted = [name for name in sizes if name == address.path or name.startswith(f"{address.path}/")]
@@ -93,9 +89,7 @@ def _told(address: HubRepository, what: str) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise InputError(f"{where}: the repository has no revision {address.revision}") from error
     except errors.RepositoryNotFoundError as error:
-        raise InputError(
-            f"{where}: no such {address.kind} repository, or it is private; set HF_TOKEN"
-        ) from error
+        raise InputError(f"{where}: no such {address.kind} repository, or it is private; set HF_TOKEN") from error
     except errors.RemoteEntryNotFoundError as error:
         raise InputError(f"{where}: the repository has no such file at this revision") from error
     except errors.OfflineModeIsEnabled as error:

@@ -71,14 +71,10 @@ def check_teacher(folder: Path, shown: str) -> None:
     Reads headers and sizes, never the weights, so it takes milliseconds for any size.
     """
     if not folder.is_dir():
-        raise InputError(
-            f"{shown}: is a file; a teacher is a checkpoint folder with config.json and model.safetensors"
-        )
+        raise InputError(f"{shown}: is a file; a teacher is a checkpoint folder with config.json and model.safetensors")
     config = _json_object(folder / "config.json", shown)
     if "model_type" not in config:
-        raise InputError(
-            f"{shown}: config.json has no model_type; it is not a checkpoint in transformers' format"
-        )
+        raise InputError(f"{shown}: config.json has no model_type; it is not a checkpoint in transformers' format")
     _check_tokeniser(folder, shown)
     for weights in _weight_files(folder, shown):
         _check_weights(weights, shown)
@@ -88,9 +84,7 @@ def _json_object(path: Path, shown: str) -> dict[str, object]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(
-            f"{shown}: has no {path.name}; a teacher is a checkpoint folder of transformers"
-        ) from error
+        raise InputError(f"{shown}: has no {path.name}; a teacher is a checkpoint folder of transformers") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{shown}: {path.name} is not readable as JSON ({error})") from error
     if not isinstance(value, dict):
@@ -108,9 +102,7 @@ def _check_tokeniser(folder: Path, shown: str) -> None:
             raise InputError(f"{shown}: tokenizer.json is not a tokeniser ({error})") from error
         return
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENISERS):
-        raise InputError(
-            f"{shown}: has no tokeniser; add tokenizer.json, or vocab.txt, or vocab.json and merges.txt"
-        )
+        raise InputError(f"{shown}: has no tokeniser; add tokenizer.json, or vocab.txt, or vocab.json and merges.txt")
 
 
 def _weight_files(folder: Path, shown: str) -> list[Path]:
@@ -122,9 +114,7 @@ def _weight_files(folder: Path, shown: str) -> list[Path]:
         names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
         for name in names:
             if Path(name).name != name or not (folder / name).is_file():
-                raise InputError(
-                    f"{shown}: {index.name} names the shard {name!r}, which is not in the folder"
-                )
+                raise InputError(f"{shown}: {index.name} names the shard {name!r}, which is not in the folder")
         if names:
             return [folder / name for name in names]
     pickles = [name for name in _PICKLES if (folder / name).is_file()]

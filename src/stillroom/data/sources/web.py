@@ -60,9 +60,7 @@ def _stream(response: Any, path: Path, where: str) -> None:
     expected = int(declared) if declared and declared.isdigit() else None
     if expected is not None:
         ensure_free(path.parent, expected, where)
-    limit = (
-        expected if expected is not None else min(MAX_SOURCE_BYTES, free_bytes(path.parent) - RESERVE_BYTES)
-    )
+    limit = expected if expected is not None else min(MAX_SOURCE_BYTES, free_bytes(path.parent) - RESERVE_BYTES)
     received = 0
     with path.open("xb") as sink, progress(f"fetch {path.name}", expected or limit) as advance:
         while piece := response.read(_CHUNK):
@@ -72,9 +70,7 @@ def _stream(response: Any, path: Path, where: str) -> None:
             sink.write(piece)
             advance(len(piece))
     if expected is not None and received < expected:
-        raise TryAgain(
-            f"{where}: the transfer broke off at {in_words(received)} of {in_words(expected)}; try again"
-        )
+        raise TryAgain(f"{where}: the transfer broke off at {in_words(received)} of {in_words(expected)}; try again")
 
 
 def _safe_name(name: str) -> str:

