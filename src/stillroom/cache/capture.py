@@ -26,7 +26,7 @@ log = logging.getLogger("stillroom")
 
 @dataclass(frozen=True)
 class Captured:
-    """What a pass did. computed: entries that had no answer; tokens: tokens read for them; seconds: forward and write."""
+    """What a pass did. computed: entries that had no answer; tokens read for them; seconds of forward and write."""
 
     reader: Reader
     keys: Keys
