@@ -15,7 +15,7 @@ from flows.result import in_markdown, result_of
 from flows.run import RunResult, run_once
 from flows.session import Session, current
 from flows.tasks import StageTasks, WholeTasks, service
-from stillroom.errors import TryAgain
+from stillroom.errors import InputError, TryAgain
 from stillroom.params import load_params
 from stillroom.pipeline.listener import Chorus
 from stillroom.pipeline.outcome import StageOutcome
@@ -75,7 +75,11 @@ def _place(session: Session, params_file: str, overrides: Overrides, workspace: 
         return
     params = load_params(Path(params_file), assignments(overrides))
     with open_workspace(Path.cwd(), params, Path(workspace) if workspace else None) as place:
-        yield place
+        try:
+            yield place
+        except InputError:
+            place.discard()
+            raise
 
 
 def _versioned_plan(place: Workspace, session: Session) -> Plan:

@@ -16,7 +16,6 @@ from stillroom.pipeline.listener import Listener
 from stillroom.pipeline.plan import start_plan
 from stillroom.pipeline.runner import Mode
 from stillroom.pipeline.workspace import Workspace, open_workspace
-from stillroom.stages.receipt import read_receipt
 
 _INTERRUPTED = 130
 _CONSOLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
@@ -72,14 +71,9 @@ def run_once(
     finally:
         pending.abandon()
         place.close()
-        if result.exit_code == InputError.exit_code and _nothing_done(place):
+        if result.exit_code == InputError.exit_code:
             place.discard()
     return result
-
-
-def _nothing_done(place: Workspace) -> bool:
-    receipts = (read_receipt(path.stem, place.receipts) for path in place.receipts.glob("*.json"))
-    return not any(receipt is not None and receipt.state == "finished" for receipt in receipts)
 
 
 def _flow(place: Workspace, session: Session, parameters: dict[str, Any]) -> RunResult:

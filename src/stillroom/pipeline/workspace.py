@@ -20,7 +20,7 @@ from stillroom.pipeline.checkout import clone, follow, hide_from_git, lay_over, 
 from stillroom.pipeline.command import call_dvc
 from stillroom.pipeline.local_config import movable, set_local
 from stillroom.pipeline.ownership import OWNER_VARIABLE, Ownership
-from stillroom.stages.receipt import RECEIPTS_VARIABLE
+from stillroom.stages.receipt import RECEIPTS_VARIABLE, read_receipt
 
 _MARK = Path(".stillroom/workspace.json")
 _SITE_CACHE = Path(".dvc/tmp/site")
@@ -82,10 +82,17 @@ class Workspace:
         self.ownership.release()
 
     def discard(self) -> None:
-        """Close, and remove the folder if this opening made it: wrong input leaves nothing behind."""
+        """Close, and leave no trace of an opening whose input was wrong.
+
+        The folder is removed if this opening made it and no stage has finished in it.
+        """
         self.close()
-        if self.created and self.own:
+        if self.created and self.own and not self._finished_any():
             shutil.rmtree(self.path, ignore_errors=True)
+
+    def _finished_any(self) -> bool:
+        receipts = (read_receipt(path.stem, self.receipts) for path in self.receipts.glob("*.json"))
+        return any(receipt is not None and receipt.state == "finished" for receipt in receipts)
 
     def __enter__(self) -> Self:
         return self
