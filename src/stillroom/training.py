@@ -198,11 +198,14 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         return max(0.0, (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["learner"] = {"history": self.history, "losses": self._losses}
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}  # for dropout
+        checkpoint["learner"] = {"history": self.history, "losses": self._losses, "random": random}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["learner"]["history"]
         self._losses = checkpoint["learner"]["losses"]
+        torch.set_rng_state(checkpoint["learner"]["random"]["cpu"].cpu())
+        torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["learner"]["random"]["cuda"]])
 
 
 class _KeepBest(pl.Callback):  # type: ignore[misc]
