@@ -53,7 +53,7 @@ def build(material: Material, settings: SlicedParams) -> EncoderClassifier:
     table = encoder.get_input_embeddings().weight.detach()[torch.from_numpy(material.kept)]
     encoder.set_input_embeddings(nn.Embedding(len(table), table.shape[1], padding_idx=material.pad, _weight=table))
     for key, value in vars(encoder.config).items():
-        if isinstance(value, list) and len(value) == len(layers):
+        if "layer" in key and isinstance(value, list) and len(value) == len(layers):
             setattr(encoder.config, key, value[: settings.layers])
     encoder.config.num_hidden_layers = settings.layers
     encoder.config.vocab_size = len(material.kept)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -113,20 +114,20 @@ def load_encoder(folder: Path, dropout: float = 0.0, attention: str = "eager") -
     """
     from transformers import AutoModel
 
-    return _load(AutoModel, folder, dropout, attention)
+    return _load(AutoModel, folder, dropout, attention, needs_pooler=False)
 
 
 def load_ready(folder: Path, labels: Sequence[str]) -> ReadyClassifier:
     """Load a checkpoint that already classifies; its labels must be the data's, in any order."""
     from transformers import AutoModelForSequenceClassification
 
-    checkpoint = _load(AutoModelForSequenceClassification, folder, 0.0, "sdpa")
+    checkpoint = _load(AutoModelForSequenceClassification, folder, 0.0, None, needs_pooler=True)
     found = [checkpoint.config.id2label[index] for index in range(len(checkpoint.config.id2label))]
     _check_labels(found, labels, folder)
     return ReadyClassifier(checkpoint, [found.index(label) for label in labels])
 
 
-def _load(factory: Any, folder: Path, dropout: float, attention: str) -> Any:
+def _load(factory: Any, folder: Path, dropout: float, attention: str | None, needs_pooler: bool) -> Any:
     from transformers import AutoConfig
     from transformers.utils import logging
 
@@ -135,17 +136,27 @@ def _load(factory: Any, folder: Path, dropout: float, attention: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         _set_dropout(config, dropout)
-        return factory.from_pretrained(
+        model, found = factory.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
             use_safetensors=True,
             attn_implementation=attention,
             dtype=torch.float32,
+            output_loading_info=True,
         )
     except Exception as error:
         told = " ".join(str(error).split())[:300]
         raise InputError(f"{folder}: not a checkpoint that transformers loads ({told})") from error
+    if config.is_encoder_decoder:
+        raise InputError(f"{folder}: {config.model_type} is an encoder with a decoder; bring an encoder")
+    lacking = sorted(name for name in found["missing_keys"] if needs_pooler or "pooler" not in name)
+    if lacking:
+        raise InputError(
+            f"{folder}: its weights lack {len(lacking)} tensors of {type(model).__name__}, {lacking[0]} first; "
+            "they would be random, so bring a whole checkpoint"
+        )
+    return model
 
 
 def _set_dropout(config: Any, dropout: float) -> None:
@@ -171,24 +182,38 @@ def save_teacher(folder: Path, model: Classifier, tokeniser: Any, description: D
 
 def read_description(folder: Path) -> Description:
     """The description of a published teacher."""
-    return Description.model_validate(read_json(folder / DESCRIPTION))
+    try:
+        return Description.model_validate(read_json(folder / DESCRIPTION))
+    except ValidationError as error:
+        raise InputError(
+            f"{folder / DESCRIPTION}: not the description of a teacher; run the stage teach again"
+        ) from error
 
 
-def load_teacher(folder: Path, attention: str = "sdpa") -> tuple[Classifier, Description]:
-    """Load a published teacher in fp32, for inference."""
+def load_teacher(folder: Path) -> tuple[Classifier, Description]:
+    """Load a published teacher in fp32, for inference, with the fastest attention that its architecture has.
+
+    Raises InputError if the folder is not as it was published.
+    """
+    description = read_description(folder)
+    try:
+        model = _untrained(folder, description)
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: not a whole teacher ({told}); run the stage teach again") from error
+    return model.eval(), description
+
+
+def _untrained(folder: Path, description: Description) -> Classifier:
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-    description = read_description(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    model: Classifier
     if description.ready:
-        checkpoint = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
-        model = ReadyClassifier(checkpoint, range(len(description.labels)))
-    else:
-        encoder = AutoModel.from_config(config, attn_implementation=attention)
-        model = EncoderClassifier(encoder, config.hidden_size, len(description.labels), description.pooling)
-    model.load_state_dict(load_file(folder / WEIGHTS))
-    return model.eval(), description
+        checkpoint = AutoModelForSequenceClassification.from_config(config)
+        return ReadyClassifier(checkpoint, range(len(description.labels)))
+    encoder = AutoModel.from_config(config)
+    return EncoderClassifier(encoder, config.hidden_size, len(description.labels), description.pooling)
 
 
 def _check_labels(found: Sequence[str], wanted: Sequence[str], where: Path) -> None:

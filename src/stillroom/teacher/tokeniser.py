@@ -27,6 +27,8 @@ def read_tokeniser(checkpoint: Path, max_length: int) -> Any:
         raise InputError(
             f"{checkpoint}: has no tokenizer.json and none can be built ({' '.join(str(error).split())[:200]})"
         ) from error
+    if backend.get_vocab_size() <= len(backend.get_added_tokens_decoder()):  # transformers makes up an empty one
+        raise InputError(f"{checkpoint}: has no tokeniser; add tokenizer.json or the vocabulary")
     backend.no_padding()
     backend.enable_truncation(max_length)
     return backend
