@@ -18,6 +18,7 @@ from stillroom.pipeline.checkout import clone, lay_over
 from stillroom.pipeline.command import call_dvc
 from stillroom.pipeline.graph import parse_graph
 from stillroom.stages.__main__ import MATRIX, STAGES
+from tests.pipeline.project import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +81,7 @@ def test_each_engine_is_known_in_one_room_only() -> None:
 
 def test_a_flow_module_can_be_imported_before_prefect_is() -> None:
     code = "import sys, flows.run, flows.form, flows.screen; sys.exit('prefect' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=False)
     assert done.returncode == 0
 
 
@@ -95,7 +96,9 @@ def test_prefect_reports_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT",
     ):
         monkeypatch.delenv(name, raising=False)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["False", "False"]
 
 
