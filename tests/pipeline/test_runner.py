@@ -104,7 +104,7 @@ def test_students_run_side_by_side_and_leave_the_same_lock(ready: Project) -> No
 
 def test_an_exit_code_comes_through_the_receipt(ready: Project) -> None:
     ready.behave(split={"exit": 75})
-    with ready.open() as workspace, pytest.raises(TryAgain, match="^split: told to end with 75") as caught:
+    with ready.open() as workspace, pytest.raises(TryAgain, match=r"^split: told to end with 75") as caught:
         StageRunner(workspace).run_stage("split")
     assert "working on split" in caught.value.__notes__[0]
 
