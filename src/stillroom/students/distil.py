@@ -7,10 +7,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stillroom.data.splits import Rows
+from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
 from stillroom.params import ComputeParams, SlicedParams, Student
 from stillroom.students import sliced, static
@@ -99,11 +101,18 @@ def publish(
 
 
 def load_student(folder: Path, variant: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A published student in the form that is exported, and its description."""
+    """A published student in the form that is exported, and its description.
+
+    Raises InputError if the folder is not as it was published.
+    """
     description = read_json(folder / DESCRIPTION)
-    family = FAMILIES[description["family"]]
-    model: nn.Module = family.load(folder, description["shape"])
-    model.load_state_dict(load_file(folder / f"{variant}.safetensors"))
+    try:
+        family = FAMILIES[description["family"]]
+        model: nn.Module = family.load(folder, description["shape"])
+        model.load_state_dict(load_file(folder / f"{variant}.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: not a whole student ({told}); run the stage distil again") from error
     exported: nn.Module = family.graph(model.eval())
     return exported.eval(), description
 

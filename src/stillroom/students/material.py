@@ -48,7 +48,7 @@ def gather(
     model, description = load_teacher(teacher)
     reader = Reader.open(cache)
     found = reader.manifest.fingerprint
-    check_same(found, fingerprint(teacher, found["precision"], found["signals"]), cache)
+    check_same(found, fingerprint(teacher, found.get("precision", ""), found.get("signals", ())), cache)
     positions = reader.locate(entry_keys(train.text), "training rows")
     original = load_tokeniser(teacher / TOKENISER, description.max_length)
     vocabulary = trim(

@@ -30,7 +30,8 @@ class StaticStudent(nn.Module):
 
     def __init__(self, vocabulary: int, dimensions: int, hidden: int, classes: int) -> None:
         super().__init__()
-        self.table = nn.EmbeddingBag(vocabulary, dimensions, mode="sum", include_last_offset=True)
+        # id 0 is the padding: a text may spell its token, and the exported graph cannot tell it from padding
+        self.table = nn.EmbeddingBag(vocabulary, dimensions, mode="sum", include_last_offset=True, padding_idx=0)
         self.token_weight = nn.Parameter(torch.zeros(vocabulary))
         self.body = nn.Sequential(
             nn.LayerNorm(dimensions), nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, classes)

@@ -1,7 +1,7 @@
 """Trim a tokeniser to the pieces that the training rows use, so that a student carries no dead embeddings.
 
-Words that lose their piece fall back to smaller pieces: every single-character piece that was used stays, so a known
-word never turns into nothing.
+Words that lose their piece fall back to smaller pieces: single-character pieces that were used come first, so a known
+word does not turn into nothing while the limit has room for them.
 """
 
 import json
@@ -51,9 +51,9 @@ def trim(tokeniser: Any, tokens: Tokens, limit: int, pad: int, special_tokens: b
     first = sorted(forced) if special_tokens else [pad, *forced]
     kept = list(dict.fromkeys([*first, *(ids[name] for name in wanted)]))
     renumbered = {names[old]: new for new, old in enumerate(kept)}
-    _renumber(spec, renumbered)
     if not special_tokens:
         spec["post_processor"] = None
+    _renumber(spec, renumbered)
     spec["truncation"] = spec["padding"] = None
     return Vocabulary(json.dumps(spec, ensure_ascii=False), np.asarray(kept, dtype=np.int64), kept.index(pad))
 
@@ -70,7 +70,23 @@ def _forced(spec: Mapping[str, Any], ids: Mapping[str, int], pad: int) -> list[i
     if model["type"] == "Unigram" and model.get("unk_id") is not None:
         unknown = model["vocab"][model["unk_id"]][0]
     special = [added["id"] for added in spec["added_tokens"] if added["special"]]
-    return list(dict.fromkeys([pad, *([ids[unknown]] if unknown in ids else []), *special]))
+    around = [ids[name] for name in _names_around(spec.get("post_processor"))]
+    return list(dict.fromkeys([pad, *([ids[unknown]] if unknown in ids else []), *special, *around]))
+
+
+def _names_around(processor: Mapping[str, Any] | None) -> list[str]:
+    """Tokens that a post-processor puts around a text."""
+    if processor is None:
+        return []
+    inner = [name for part in processor.get("processors", ()) for name in _names_around(part)]
+    ends = [processor[end][0] for end in ("sep", "cls") if isinstance(processor.get(end), list)]
+    told = [name for token in (processor.get("special_tokens") or {}).values() for name in token["tokens"]]
+    return [*inner, *ends, *told]
+
+
+def _letters(used: Iterable[str]) -> list[str]:
+    """Every letter of the pieces, those of frequent pieces first."""
+    return list(dict.fromkeys(letter for piece in used for letter in piece))
 
 
 def _frequent(used: Iterable[str], always: Iterable[str], limit: int) -> list[str]:
@@ -79,24 +95,24 @@ def _frequent(used: Iterable[str], always: Iterable[str], limit: int) -> list[st
 
 def _word_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
     prefix = model.get("continuing_subword_prefix", "##")
-    letters = {letter for piece in used for letter in piece.removeprefix(prefix)}
-    singles = [piece for letter in sorted(letters) for piece in (letter, prefix + letter) if piece in ids]
+    letters = _letters(piece.removeprefix(prefix) for piece in used)
+    singles = [piece for letter in letters for piece in (letter, prefix + letter) if piece in ids]
     return _frequent(used, singles, limit)
 
 
 def _unigram_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
-    letters = sorted({letter for piece in used for letter in piece})
-    return _frequent(used, [letter for letter in letters if letter in ids], limit)
+    return _frequent(used, [letter for letter in _letters(used) if letter in ids], limit)
 
 
 def _bpe_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
     """A piece needs both parts of its merge, down to single symbols; whole chains are kept or none."""
+    prefix, suffix = (model.get(name) or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
     parts: dict[str, tuple[str, str]] = {}
     for merge in model["merges"]:
-        left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
-        parts.setdefault(left + right, (left, right))
-    letters = sorted({letter for piece in used for letter in piece})
-    kept = dict.fromkeys(letter for letter in letters if letter in ids)
+        left, right, joined = _merge(merge, prefix)
+        parts.setdefault(joined, (left, right))
+    forms = (form for letter in _letters(used) for form in (letter, prefix + letter, letter + suffix))
+    kept = dict.fromkeys(_frequent((), (form for form in forms if form in ids), limit))
     for piece in used:
         chain: dict[str, None] = {}
         _collect(piece, parts, chain)
@@ -104,6 +120,12 @@ def _bpe_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str
         if len(kept) + len(new) <= limit:
             kept.update(dict.fromkeys(new))
     return list(kept)
+
+
+def _merge(merge: Any, prefix: str) -> tuple[str, str, str]:
+    """Left part, right part and result of a merge, in either of the forms that tokenizer.json has had."""
+    left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
+    return left, right, left + right.removeprefix(prefix)
 
 
 def _collect(piece: str, parts: Mapping[str, tuple[str, str]], into: dict[str, None]) -> None:
@@ -137,17 +159,13 @@ def _renumber(spec: dict[str, Any], new_ids: Mapping[str, int]) -> None:
     else:
         model["vocab"] = dict(sorted(new_ids.items(), key=lambda item: item[1]))
     if model["type"] == "BPE":
-        model["merges"] = [merge for merge in model["merges"] if _merge_kept(merge, new_ids)]
+        prefix = model.get("continuing_subword_prefix") or ""
+        model["merges"] = [merge for merge in model["merges"] if new_ids.keys() >= set(_merge(merge, prefix))]
     spec["added_tokens"] = [
         {**added, "id": new_ids[added["content"]]} for added in spec["added_tokens"] if added["content"] in new_ids
     ]
     spec["added_tokens"].sort(key=lambda added: added["id"])
     _renumber_post_processor(spec.get("post_processor"), new_ids)
-
-
-def _merge_kept(merge: Any, new_ids: Mapping[str, int]) -> bool:
-    left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
-    return left in new_ids and right in new_ids and left + right in new_ids
 
 
 def _renumber_post_processor(processor: dict[str, Any] | None, new_ids: Mapping[str, int]) -> None:

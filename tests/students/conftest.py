@@ -1,0 +1,60 @@
+"""Fixtures of the students' room: a published teacher, a snapshot of its answers, and what a student is made from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillroom.batching import load_tokeniser
+from stillroom.cache.capture import capture
+from stillroom.cache.store import export
+from stillroom.params import CaptureParams, StudentParams, validate
+from stillroom.students.material import Material, gather
+from stillroom.teacher.model import TOKENISER, load_teacher
+from tests.students.rows import TRAIN, VALIDATION
+from tests.toys import publish_teacher
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A published teacher; leave it unchanged."""
+    return publish_teacher(tmp_path_factory.mktemp("students") / "teacher", tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
+    """The teacher's answers for the training rows; leave it unchanged."""
+    root = tmp_path_factory.mktemp("answers")
+    model, description = load_teacher(teacher)
+    tokeniser = load_tokeniser(teacher / TOKENISER, description.max_length)
+    captured = capture(
+        model, tokeniser, description.max_length, 0, teacher, "fp32", TRAIN.text, CaptureParams(), root / "store", 0
+    )
+    export(captured.reader, captured.keys, root / "cache", 40)
+    return root / "cache"
+
+
+@pytest.fixture(scope="session")
+def settings_of() -> Callable[..., Any]:
+    """`settings_of(family, **changes)`: checked settings of a student."""
+
+    def make(family: str, **changes: Any) -> Any:
+        raw = {
+            "data": {"source": "x"},
+            "teacher": {"source": "x"},
+            "students": {"one": {"family": family, "max_length": 32} | changes},
+        }
+        return validate(raw, "test").students["one"]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def material_of(teacher: Path, cache: Path) -> Callable[..., Material]:
+    """`material_of(settings, special_tokens, signals)`: what a student of these settings is made from."""
+
+    def make(settings: StudentParams, special_tokens: bool, signals: tuple[str, ...] = ("logits",)) -> Material:
+        return gather(teacher, cache, TRAIN, VALIDATION, settings, special_tokens, signals)
+
+    return make
