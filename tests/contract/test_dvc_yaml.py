@@ -58,7 +58,7 @@ def test_a_stage_depends_on_the_sections_that_it_reads(stage: str) -> None:
 
 def test_commands_carry_nothing_that_differs_between_runs() -> None:
     for name, stage in DAG.items():
-        expected = f"python -m stillroom.stages {name}" + (" ${item.student}" if name in MATRIX else "")
+        expected = f"exec python -m stillroom.stages {name}" + (" ${item.student}" if name in MATRIX else "")
         assert stage["cmd"] == expected
 
 

