@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ class TinyRun:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyRun]:
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     folder = tmp_path_factory.mktemp("tiny")
     checkout = make_checkout(folder)
     checkpoint = write_tiny_checkpoint(folder / "tiny-bert")
@@ -121,4 +120,4 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyRun]:
     write_yaml(validate(values, "tiny.yaml"), params)
     run = TinyRun(checkout, folder / "workspace", params, checkout.git_status())
     run.run()
-    yield run
+    return run
