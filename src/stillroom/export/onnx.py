@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float32]
 
 def export_onnx(model: nn.Module, path: Path) -> None:
     """Write a graph with inputs input_ids and attention_mask (int64 [texts, tokens], both free) and output logits."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     ids = torch.ones(_EXAMPLE, dtype=torch.int64)
     mask = torch.ones(_EXAMPLE, dtype=torch.int64)
     free = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
@@ -28,18 +30,19 @@ def export_onnx(model: nn.Module, path: Path) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals; the parity check decides
-        torch.onnx.export(
+        program: Any = torch.onnx.export(
             model,
             (ids, mask),
-            path,
             input_names=["input_ids", "attention_mask"],
             output_names=["logits"],
             dynamic_shapes=(free, free),
             opset_version=OPSET,
-            external_data=False,
             dynamo=True,
             verbose=False,
         )
+        # stack traces with the paths of this machine, which would also make equal models unequal elsewhere
+        ClearMetadataAndDocStringPass()(program.model)
+        program.save(path, external_data=False)
 
 
 def torch_logits(model: nn.Module, tokens: Tokens, budget: int) -> Floats:

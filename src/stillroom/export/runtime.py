@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PackageError(f"{folder}: not a package; it has no {MANIFEST}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PackageError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         told = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
@@ -57,6 +57,11 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
     missing = {"labels", "files", "digest", "max_length", "temperature"} - manifest.keys()
     if missing:
         raise PackageError(f"{path}: lacks {', '.join(sorted(missing))}")
+    for name, makes_sense in _FIELDS.items():
+        if name in manifest and not makes_sense(manifest[name]):
+            raise PackageError(
+                f"{path}: {name} is {str(manifest[name])[:80]!r}, which makes no sense; fetch the package again"
+            )
     for name in (MODEL, TOKENISER):
         if name not in manifest["files"]:
             raise PackageError(f"{path}: lists no {name}")
@@ -68,8 +73,23 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
     return manifest
 
 
+def _all_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "labels": lambda value: isinstance(value, list) and _all_text(value) and 0 < len(set(value)) == len(value),
+    "files": lambda value: isinstance(value, dict) and _all_text(value.values()),
+    "digest": lambda value: isinstance(value, str),
+    "max_length": lambda value: type(value) is int and value >= 1,
+    "temperature": lambda value: type(value) in (int, float) and 0 < value < float("inf"),
+    "threads": lambda value: type(value) is int and value >= 0,
+}
+"""What the fields that the runtime reads must be, whoever wrote them."""
+
+
 def _check_file(folder: Path, name: str, expected: str, verify: bool) -> None:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if "\0" in name or not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise PackageError(f"{folder / MANIFEST}: {name!r} points outside the package")
     path = folder / name
     if not path.is_file() or path.is_symlink():
@@ -109,6 +129,11 @@ class Package:
             tokeniser = load_tokeniser(folder / TOKENISER, manifest["max_length"])
         except Exception as error:
             raise PackageError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+        classes = session.get_outputs()[0].shape[-1]
+        if isinstance(classes, int) and classes != len(manifest["labels"]):
+            raise PackageError(
+                f"{folder}: the graph gives {classes} classes, the manifest names {len(manifest['labels'])} labels"
+            )
         return cls(folder, tuple(manifest["labels"]), manifest["digest"], manifest, session, tokeniser)
 
     def predict(self, texts: Sequence[str]) -> Probabilities:

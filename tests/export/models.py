@@ -1,0 +1,49 @@
+"""Models to export."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stillroom.batching import tokenise
+from stillroom.export.build import Model
+from stillroom.students.static import THREADS, StaticGraph, StaticStudent
+from stillroom.students.vocabulary import trim
+from stillroom.teacher.model import count_params
+from tests.toys import LABELS, toy_rows, toy_tokeniser
+
+MAX_LENGTH = 24
+VALIDATION = toy_rows(60, seed=41)
+
+
+def static_model(folder: Path) -> Model:
+    """A static student with random weights whose answers differ from text to text."""
+    torch.manual_seed(11)
+    original = toy_tokeniser(VALIDATION.text)
+    vocabulary = trim(original, tokenise(original, VALIDATION.text, MAX_LENGTH), 150, 0, special_tokens=False)
+    (folder / "tokenizer.json").write_text(vocabulary.tokeniser_json, encoding="utf-8")
+    student = StaticStudent(len(vocabulary.kept), 16, 32, len(LABELS))
+    with torch.no_grad():
+        student.body[3].weight.mul_(8)
+    return Model(
+        name="toy",
+        family="static",
+        module=StaticGraph(student).eval(),
+        tokeniser=folder / "tokenizer.json",
+        labels=LABELS,
+        max_length=MAX_LENGTH,
+        params=count_params(student),
+        threads=THREADS,
+    )
+
+
+def naive(model: Model, text: str, temperature: float) -> np.ndarray:
+    """Probabilities of one text, computed in PyTorch from the tokeniser up."""
+    from tokenizers import Tokenizer
+
+    ids = Tokenizer.from_file(str(model.tokeniser)).encode(text).ids[: model.max_length]
+    mask = [1] * len(ids)
+    with torch.inference_mode():
+        logits = model.module(torch.tensor([ids or [0]]), torch.tensor([mask or [0]]))
+        result: np.ndarray = torch.softmax(logits / temperature, dim=1).numpy()[0]
+    return result
