@@ -1,21 +1,22 @@
 """`python -m stillroom.stages NAME [ITEM]`: run one stage of dvc.yaml in the workspace that is the current folder."""
 
 import ctypes
+import errno
 import importlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import stillroom
 from stillroom import layout
-from stillroom.errors import InputError, StillroomError
+from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.params import load_params
-from stillroom.stages.receipt import address, write_ended, write_started
+from stillroom.stages.receipt import Receipt, address, write_ended, write_started
 
 STAGES = (
     "ingest",
@@ -53,7 +54,10 @@ def main(argv: Sequence[str]) -> int:
     except StillroomError as error:
         log.error("%s", error)
         return error.exit_code
-    receipt = write_started(address(name, item))
+    try:
+        receipt = write_started(address(name, item))
+    except OSError as error:
+        return _no_space(error)
     exit_code, metrics = 1, {}
     told: str | None = "killed"
     try:
@@ -63,20 +67,32 @@ def main(argv: Sequence[str]) -> int:
     except StillroomError as error:
         exit_code, told = error.exit_code, str(error)
         log.error("%s", error)
-    except OSError as error:
-        if error.errno not in (28, 122):  # ENOSPC, EDQUOT
-            raise
-        exit_code, told = 75, f"no space left on the disk of {Path.cwd()}; free some and run again"
-        log.error("%s", told)
     except SystemExit as stop:
         exit_code, told = int(stop.code or 1), "terminated"
         raise
     except BaseException as error:
         told = f"{type(error).__name__}: {error}"
-        raise
+        exit_code = _no_space(error)
     finally:
-        write_ended(receipt, exit_code, told, metrics)
+        _end(receipt, exit_code, told, metrics)
     return exit_code
+
+
+def _no_space(error: BaseException) -> int:
+    """Tell that the disk is full and return the exit code of that; any other error is raised again."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    # safetensors and tokenizers tell it in words alone
+    if getattr(error, "errno", None) not in full and not any(f"(os error {number})" in str(error) for number in full):
+        raise error
+    log.error("no space left on the disk of %s or of %s; free some and run again", Path.cwd(), layout.state())
+    return TryAgain.exit_code
+
+
+def _end(receipt: Receipt, exit_code: int, told: str | None, metrics: Mapping[str, Any]) -> None:
+    try:
+        write_ended(receipt, exit_code, told, metrics)
+    except OSError as error:  # must not hide how the stage ended
+        log.warning("the receipt of %s cannot be written: %s", receipt.stage, error)
 
 
 def parse(argv: Sequence[str]) -> tuple[str, str | None]:
