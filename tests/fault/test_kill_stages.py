@@ -18,12 +18,10 @@ pytestmark = [pytest.mark.serial, pytest.mark.slow]
 _PATIENCE_S = 120.0
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Path]:
+def prepare(folder: Path) -> Checkout:
     """A checkout that runs in place, with settings under which each stage takes long enough to be hit."""
     from stillroom.params import validate, write_yaml
 
-    folder = tmp_path_factory.mktemp("kill")
     checkout = make_checkout(folder)
     checkpoint = write_tiny_checkpoint(folder / "tiny-bert")
     write_csv(folder / "train.csv", 1500, 1)
@@ -36,7 +34,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Path]:
     values["gate"] = {"retention": {"accuracy": 0.5}, "resamples": 200}
     write_yaml(validate(values, "toy"), checkout.path / "params.yaml")
     checkout.stillroom("source")
-    return checkout, checkout.path / ".stillroom"
+    return checkout
 
 
 def started(stage: str, state: Path) -> int:
@@ -46,7 +44,7 @@ def started(stage: str, state: Path) -> int:
     receipt = state / "receipts" / f"{stage}.json"
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
-        if receipt.is_file() and any((state / events).glob(pattern)):
+        if receipt.is_file() and len(list((state / events).glob(pattern))) >= (3 if stage == "capture" else 1):
             told = json.loads(receipt.read_text())
             assert told["state"] == "started", f"{stage} ended before it could be killed"
             return int(told["pid"])
@@ -54,9 +52,14 @@ def started(stage: str, state: Path) -> int:
     raise AssertionError(f"{stage} was not seen at work within {_PATIENCE_S} s")
 
 
-@pytest.mark.parametrize(("stage", "next_engine"), [("teach", "flow"), ("capture", "dvc"), ("distil@static", "flow")])
-def test_killed_stage_is_gone_on_from(prepared: tuple[Checkout, Path], stage: str, next_engine: str) -> None:
-    checkout, state = prepared
+@pytest.mark.parametrize(
+    ("before", "stage", "next_engine"),
+    [("split", "teach", "dvc"), ("teach", "capture", "dvc"), ("capture", "distil@static", "flow")],
+)
+def test_killed_stage_is_gone_on_from(tmp_path: Path, before: str, stage: str, next_engine: str) -> None:
+    checkout = prepare(tmp_path)
+    state = checkout.path / ".stillroom"
+    checkout.dvc("repro", before)
     environment = {**checkout.environment, "STILLROOM_CHECKPOINT_S": "0"}
     command = [sys.executable, "-m", "dvc", "repro", stage]
     if next_engine == "dvc":
@@ -79,7 +82,8 @@ def test_killed_stage_is_gone_on_from(prepared: tuple[Checkout, Path], stage: st
     receipt = json.loads((state / "receipts" / f"{stage}.json").read_text())
     assert receipt["state"] == "finished"
     if stage == "capture":
-        assert receipt["metrics"]["computed"] <= receipt["metrics"]["entries"] - 50 * shards
+        assert shards >= 3  # the last of them may have been killed before the manifest listed it
+        assert receipt["metrics"]["computed"] <= receipt["metrics"]["entries"] - 50 * (shards - 1)
     else:
         assert not list((state / "checkpoints").glob("*/last.ckpt"))
     if stage == "distil@static":
