@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from stillroom import layout
 from stillroom.data.splits import Rows
-from tests.toys import Workspace, toy_rows, write_tiny_checkpoint, write_workspace
+from tests.toys import Workspace, pin_teacher, toy_rows, write_tiny_checkpoint, write_workspace
 
 settings.register_profile("stillroom", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("stillroom")
@@ -75,13 +76,20 @@ STAGES = (
 
 @pytest.fixture(scope="session")
 def run_once(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Workspace:
-    """A workspace in which teach … evaluate ran through once; leave it unchanged."""
-    made = write_workspace(tmp_path_factory.mktemp("run") / "workspace", tiny_checkpoint)
-    with pytest.MonkeyPatch.context() as patch:
-        enter(made.path, patch)
-        for stage in STAGES:
-            assert run_stage(patch, *stage) == 0, stage
-    return made
+    """A workspace in which teach … evaluate ran through once, for all test processes; leave it unchanged."""
+    root = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        root = root.parent
+    path = root / "run-once"
+    with FileLock(root / "run-once.lock"):
+        if not (root / "run-once.done").exists():
+            made = write_workspace(path, tiny_checkpoint)
+            with pytest.MonkeyPatch.context() as patch:
+                enter(made.path, patch)
+                for stage in STAGES:
+                    assert run_stage(patch, *stage) == 0, stage
+            (root / "run-once.done").touch()
+    return Workspace(path)
 
 
 @pytest.fixture
@@ -96,5 +104,6 @@ def own_finished(run_once: Workspace, tmp_path: Path, monkeypatch: pytest.Monkey
     """A copy of the workspace of `run_once`, entered; change it as you like."""
     path = tmp_path / "finished"
     shutil.copytree(run_once.path, path)
+    pin_teacher(path, run_once.path / "checkpoint")
     enter(path, monkeypatch)
     return Workspace(path)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stillroom.errors import InputError
+
 Ints = npt.NDArray[np.int64]
 _CHUNK_TEXTS = 8192
 _LONG_CHARS_PER_TOKEN = 10
@@ -52,10 +54,16 @@ class Tokens:
 
 
 def load_tokeniser(path: Path, max_length: int) -> Any:
-    """Load a tokenizer.json that truncates to max_length tokens, special tokens included, and never pads."""
+    """Load a tokenizer.json that truncates to max_length tokens, special tokens included, and never pads.
+
+    Raises InputError if the file is missing or holds no tokeniser.
+    """
     from tokenizers import Tokenizer
 
-    tokeniser = Tokenizer.from_file(str(path))
+    try:
+        tokeniser = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{path}: not a tokeniser ({' '.join(str(error).split())[:200]})") from error
     tokeniser.no_padding()
     tokeniser.enable_truncation(max_length)
     return tokeniser

@@ -16,9 +16,12 @@ _CHUNK = 1 << 20
 
 
 def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes, read in 1 MiB pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256", _bufsize=_CHUNK).hexdigest()
+    """Hex sha256 of a file's bytes, read in 1 MiB pieces. Raises InputError if there is no such file."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256", _bufsize=_CHUNK).hexdigest()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
 
 
 def file_digests(folder: Path) -> dict[str, str]:

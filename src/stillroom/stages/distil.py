@@ -38,12 +38,13 @@ def run(params: Params, item: str) -> dict[str, float]:
             f"params.yaml: students.{item}.max_length is {settings.max_length}; "
             f"the teacher reads {material.description.max_length} tokens (teacher.max_length)"
         )
+    precision = compute.precision(params.compute)
     seconds = {"read": lap()}
     inputs = [read_snapshot(layout.SPLIT).sha256]
     inputs += [sha256_file(path) for path in (layout.TEACHER / WEIGHTS, layout.CACHE / MANIFEST)]
     trained, histories, scratches = {}, {}, []
     for variant in VARIANTS:
-        key = training_key("distil", variant, settings.model_dump(), inputs, params.seed)
+        key = training_key("distil", variant, settings.model_dump(), inputs, params.seed, precision)
         scratches.append(Scratch(key))
         trained[variant], histories[variant] = train(
             material,

@@ -15,10 +15,7 @@ def read_tokeniser(checkpoint: Path, max_length: int) -> Any:
     """
     path = checkpoint / "tokenizer.json"
     if path.is_file():
-        try:
-            return load_tokeniser(path, max_length)
-        except Exception as error:
-            raise InputError(f"{path}: not a tokeniser ({' '.join(str(error).split())[:200]})") from error
+        return load_tokeniser(path, max_length)
     from transformers import AutoTokenizer
 
     try:

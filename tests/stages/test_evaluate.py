@@ -1,0 +1,122 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stillroom import layout
+from stillroom.data.splits import read_split
+from stillroom.export.predictions import read_probabilities
+from stillroom.export.runtime import Package
+from stillroom.files import file_digests
+from stillroom.gate.metrics import agreement, classification_metrics
+from stillroom.stages.receipt import read_receipt
+from tests.conftest import run_stage
+from tests.toys import LABELS, Workspace
+
+STUDENTS = ("static", "sliced")
+
+
+def told_of(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((layout.EVALUATIONS / name / "evaluation.json").read_text())
+    return found
+
+
+def predictions(name: str) -> dict[str, Any]:
+    test = read_split(layout.SPLIT, "test")
+    path = layout.EVALUATIONS / name / "predictions.parquet"
+    return {model: read_probabilities(path, model, test) for model in ("student", "baseline", "teacher")}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_predictions_are_those_of_the_packages_and_the_teacher(finished: Workspace, name: str) -> None:
+    test = read_split(layout.SPLIT, "test")
+    found = predictions(name)
+    for variant in ("student", "baseline"):
+        package = Package.load(layout.PACKAGES / name / variant)
+        np.testing.assert_allclose(found[variant], package.predict(test.text), atol=1e-5)
+    reference = read_probabilities(layout.REFERENCE / "predictions.parquet", "teacher", test)
+    np.testing.assert_array_equal(found["teacher"], reference)
+    assert {path.name for path in (layout.EVALUATIONS / name).iterdir()} == {"predictions.parquet", "evaluation.json"}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_quality_is_told_of_the_same_rows_for_all(finished: Workspace, name: str) -> None:
+    test, found, told = read_split(layout.SPLIT, "test"), predictions(name), told_of(name)
+    assert told["metrics"] == pytest.approx(classification_metrics(test.label, found["student"]))
+    assert told["baseline_metrics"] == pytest.approx(classification_metrics(test.label, found["baseline"]))
+    assert told["teacher"]["metrics"] == pytest.approx(classification_metrics(test.label, found["teacher"]))
+    assert told["agreement"] == agreement(found["student"], found["teacher"])
+    assert set(told["per_class"]) == set(LABELS)
+    for figures in told["per_class"].values():
+        assert figures.keys() == {"precision", "recall", "f1", "support"}
+    assert sum(figures["support"] for figures in told["per_class"].values()) == len(test)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_the_shape_is_what_the_gate_and_the_report_read(finished: Workspace, name: str) -> None:
+    told = told_of(name)
+    assert told.keys() >= {
+        "name",
+        "family",
+        "params",
+        "size_bytes",
+        "quantisation",
+        "package_digest",
+        "metrics",
+        "per_class",
+        "baseline_metrics",
+        "agreement",
+        "latency_ms",
+        "throughput_rows_per_s",
+        "load_ms",
+        "peak_memory_bytes",
+        "teacher",
+        "speedup",
+        "machine",
+    }
+    package = layout.PACKAGES / name / "student"
+    assert told["package_digest"] == Package.load(package).digest
+    assert told["size_bytes"] == sum(path.stat().st_size for path in package.iterdir())
+    assert told["teacher"].keys() >= {"name", "params", "size_bytes", "metrics", "latency_ms"}
+    assert told["teacher"]["latency_ms"].keys() == {"torch_fp32", "onnx_int8"}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_each_speed_up_is_a_ratio_of_medians_of_the_same_run(finished: Workspace, name: str) -> None:
+    told = told_of(name)
+    own = told["latency_ms"]
+    assert 0 < own["p50"] <= own["p95"]
+    for form, taken in told["teacher"]["latency_ms"].items():
+        assert 0 < taken["p50"] <= taken["p95"]
+        assert told["speedup"][f"vs_{form}"] == pytest.approx(taken["p50"] / own["p50"])
+    assert told["throughput_rows_per_s"] > 0
+    assert told["load_ms"] > 0
+    assert told["peak_memory_bytes"] > 10e6
+    receipt = read_receipt(f"evaluate@{name}")
+    assert receipt is not None
+    assert receipt.metrics["latency_p50_ms"] == own["p50"]
+    assert receipt.metrics["accuracy"] == told["metrics"]["accuracy"] > 0.5
+
+
+def test_a_damaged_package_is_not_evaluated(
+    own_finished: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = file_digests(layout.EVALUATIONS / "static")
+    model = layout.PACKAGES / "static" / "baseline" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    assert run_stage(monkeypatch, "evaluate", "static") == 2
+    assert "model.onnx: sha256 is" in caplog.text
+    assert file_digests(layout.EVALUATIONS / "static") == before
+
+
+def test_a_reference_of_other_test_rows_is_refused(
+    own_finished: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from stillroom.data.examples import read_examples, write_examples
+
+    path = layout.SPLIT / "test.parquet"
+    rows = read_examples(path)
+    write_examples(rows.take([True] * 40 + [False] * 5), path)
+    assert run_stage(monkeypatch, "evaluate", "static") == 2
+    assert "holds other rows, or another order, than the split" in caplog.text
