@@ -38,7 +38,7 @@ def keep_freed_memory() -> None:
     """Have glibc reuse freed memory instead of returning it to the kernel.
 
     Activations of tens of MiB would otherwise be mapped, zeroed and unmapped at every layer; inference of a small
-    encoder ran 5 × faster without those page faults (benchmarks/teach.py). A no-op on another C library.
+    encoder ran 1.8 × as fast without those page faults (benchmarks/teach.py). A no-op on another C library.
     """
     if sys.platform != "linux":
         return

@@ -33,7 +33,7 @@ STAGES = (
 MATRIX = ("distil", "quantise", "evaluate")
 _PR_SET_PDEATHSIG = 1
 _WAIT_IDLY = ("OMP_WAIT_POLICY", "passive")
-"""Threads that wait for each other must not spin: beside another busy process that cost a factor of 5 and more.
+"""Threads that wait for each other must not spin: beside another busy process that cost a factor of four and more.
 Read by OpenMP when torch is first imported."""
 
 log = logging.getLogger("stillroom")
