@@ -2,7 +2,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -193,6 +193,17 @@ def test_a_tree_digest_tells_names_and_contents_and_nothing_else(
     assert one == tree_digest(write_tree(root / "reordered", dict(items)))
     assert one == listing_digest(file_digests(root / "one"))
     assert (one == tree_digest(write_tree(root / "other", other))) == (contents == other)
+
+
+def test_a_tree_digest_does_not_depend_on_the_order_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tree(tmp_path / "tree", {"b": b"1", "a/c": b"2", "a-b": b"3"})
+    one = tree_digest(folder)
+    real: Callable[[Path, str], Iterator[Path]] = Path.rglob
+    for turn in (sorted, lambda paths: sorted(paths, reverse=True)):
+        monkeypatch.setattr(Path, "rglob", lambda self, pattern, turn=turn: iter(turn(real(self, pattern))))
+        assert tree_digest(folder) == one
 
 
 def test_a_tree_digest_sees_sub_folders_and_neither_times_nor_modes(tmp_path: Path) -> None:
