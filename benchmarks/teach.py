@@ -160,7 +160,8 @@ def inference(arguments: Any, keep: bool = True) -> float:
     if keep:
         compute.keep_freed_memory()
     tokens, _, labels = _material(arguments)
-    encoder = load_encoder(arguments.checkpoint, attention="sdpa")
+    encoder = load_encoder(arguments.checkpoint)
+    encoder.set_attn_implementation("sdpa")
     model = EncoderClassifier(encoder, encoder.config.hidden_size, len(labels), "mean").to(torch.bfloat16).eval()
     began = time.monotonic()
     predict(model, tokens, 0, 8192)

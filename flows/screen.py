@@ -1,4 +1,4 @@
-"""A run on a terminal: a line for each stage that is done, bars for those at work."""
+"""A run on the screen: a line for each stage that is done and, on a terminal, bars for those at work."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +12,7 @@ from stillroom.pipeline.outcome import StageOutcome
 
 
 class Screen:
-    """Follows a run; on anything but a terminal it prints nothing."""
+    """Follows a run; a pipe or a file gets the lines alone, as they come."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -60,14 +60,14 @@ class Screen:
             self._up_to_date += 1
 
     def failed(self, address: str, error: StillroomError) -> None:
-        """Leave a line for a stage that failed; the reason is told at the end of the run."""
+        """Leave a line for a stage that failed; the reason, told at the end of the run, is all that a pipe needs."""
         self._close(address)
-        self._print(f"[red]✗[/red] {escape(address)}")
+        if self.console.is_terminal:
+            self._print(f"[red]✗[/red] {escape(address)}")
 
     def _close(self, address: str) -> None:
         if address in self._tasks:
             self._bars.remove_task(self._tasks.pop(address))
 
     def _print(self, text: str) -> None:
-        if self.console.is_terminal:
-            self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False)

@@ -58,7 +58,7 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
     """Run a stage in this process as `python -m stillroom.stages` would; return its exit code."""
     from stillroom.stages import __main__ as stages
 
-    monkeypatch.setattr(stages, "die_with_parent", lambda: None)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         return stages.main(argv)

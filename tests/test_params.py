@@ -197,6 +197,12 @@ def test_a_cosine_loss_needs_the_embedding_that_capture_keeps() -> None:
     assert validate(minimal(students=students, capture={"signals": ["logits"]}), "given")
 
 
+def test_a_token_table_under_frozen_layers_cannot_learn() -> None:
+    teacher = {"source": "folder", "train_embeddings": True, "freeze_layers": 1}
+    assert "teacher" in (told := refusal(minimal(teacher=teacher)))
+    assert "train_embeddings needs freeze_layers 0" in told
+
+
 def test_families_have_their_own_defaults() -> None:
     params = validate(minimal(students={"a": {"family": "static"}, "b": {"family": "sliced"}}), "given")
     assert isinstance(params.students["a"], StaticParams)

@@ -263,9 +263,9 @@ def test_saving_takes_a_small_part_of_the_time(monkeypatch: pytest.MonkeyPatch) 
 def test_the_weights_of_the_best_epoch_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = train([0.25, 0.75, 0.5, 0.75])
     assert [epoch["validation_accuracy"] for epoch in learner.history] == [0.25, 0.75, 0.5, 0.75]
-    best = learner.weights_of_epochs[1]
-    assert torch.equal(learner.map.weight, best), "of two equal epochs the first"
-    assert not torch.equal(learner.weights_of_epochs[3], best)
+    best = learner.weights_of_epochs[3]
+    assert torch.equal(learner.map.weight, best), "of two equal epochs the later"
+    assert not torch.equal(learner.weights_of_epochs[1], best)
     assert not learner.training
 
 

@@ -63,6 +63,10 @@ def toy_tokeniser(texts: Sequence[str]) -> Any:
     tokeniser.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=220, special_tokens=SPECIAL_TOKENS, show_progress=False)
     tokeniser.train_from_iterator(texts, trainer)
+    # the trainer numbers pieces otherwise in every process; sorted, a seed gives one teacher everywhere
+    pieces = [*SPECIAL_TOKENS, *sorted(tokeniser.get_vocab().keys() - set(SPECIAL_TOKENS))]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokeniser.model = models.WordPiece(vocabulary, unk_token="[UNK]")
     ends = [(name, tokeniser.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokeniser.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return tokeniser

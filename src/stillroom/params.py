@@ -75,9 +75,17 @@ class TeacherParams(Section):
     """Dropout while fine-tuning; on a CPU its random numbers cost more than the matrix products."""
     train_embeddings: bool = False
     """Also train the token embedding table: half of a small encoder's parameters."""
+    freeze_layers: Annotated[int, Field(ge=0)] = 0
+    """Lower layers, and the embeddings under them, that stay as they are: no backward pass goes through them."""
     batch_tokens: Annotated[int, Field(ge=64)] = 2048
     patience: Annotated[int, Field(ge=1)] = 1
     """Epochs without a better validation accuracy before training stops."""
+
+    @model_validator(mode="after")
+    def _table_learns_with_all_above_it(self) -> Self:
+        if self.train_embeddings and self.freeze_layers:
+            raise ValueError("train_embeddings needs freeze_layers 0: the token table lies under every layer")
+        return self
 
 
 class CaptureParams(Section):

@@ -209,7 +209,10 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
 
 
 class _KeepBest(pl.Callback):  # type: ignore[misc]
-    """Writes the trainable weights whenever validation accuracy rises."""
+    """Writes the weights of the epoch with the best validation accuracy; of equal ones the last.
+
+    The learning rate falls to zero, so that later weights have settled more.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -217,7 +220,7 @@ class _KeepBest(pl.Callback):  # type: ignore[misc]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         accuracy = float(trainer.callback_metrics["validation_accuracy"])
-        if accuracy <= self._best:
+        if accuracy < self._best:
             return
         self._best = accuracy
         state = {name: value.detach().contiguous() for name, value in pl_module.state_dict().items()}

@@ -5,7 +5,6 @@ not started a second time. Run as a module, this is the parent of a server that 
 """
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from typing import NoReturn
 from stillroom import layout
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.files import read_json
+from stillroom.parent import die_with_parent
 from stillroom.pipeline.process import end_group
 
 HOST = "127.0.0.1"
@@ -35,7 +35,6 @@ PREFECT_PORT = 4200
 _READY_S = 120.0
 _POLL_S = 0.2
 _LOG_TAIL = 5
-_PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("stillroom")
 
@@ -272,10 +271,7 @@ def _wait(services: Sequence[_Service], running: Running) -> None:
 
 def _be_server(parent: int, module: str, arguments: Sequence[str]) -> None:
     """Replace this process by `python -m MODULE`, which ends when the one that asked for it does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit(128 + signal.SIGTERM)
+    die_with_parent(signal.SIGTERM, parent)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -31,7 +31,7 @@ def test_a_terminal_sees_what_ran_and_what_failed() -> None:
     assert "1 stages are up to date" in shown
 
 
-def test_a_pipe_sees_nothing() -> None:
+def test_a_pipe_sees_what_ran_without_codes_of_a_terminal() -> None:
     written = io.StringIO()
     follow(Console(file=written, force_terminal=False))
-    assert written.getvalue() == ""
+    assert written.getvalue() == "✓ teach 12.3 s\n1 stages are up to date\n"

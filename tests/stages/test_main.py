@@ -277,17 +277,27 @@ def state() -> str | None:
 
 
 @pytest.mark.serial
-def test_a_stage_dies_with_the_process_that_started_it(place: Path) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, SLEEPING], stdout=subprocess.PIPE, text=True)
+def test_a_stage_dies_with_the_dvc_that_started_it(place: Path) -> None:
+    environment = {**os.environ, "DVC_STAGE": "split"}
+    command = [sys.executable, "-c", PARENT, SLEEPING]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     wait_for(lambda: state() == "started", "the stage did not start")
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    wait_for(lambda: state() == "failed", "the stage outlived its parent")
-    assert (receipt().exit_code, receipt().error) == (143, "terminated")
-    wait_for(lambda: not alive(child), "the process did not end")
+    wait_for(lambda: not alive(child), "the stage outlived its parent")
+    assert state() == "started"
+
+
+@pytest.mark.serial
+def test_a_stage_that_is_told_to_end_says_so(place: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", SLEEPING])
+    wait_for(lambda: state() == "started", "the stage did not start")
+    child.terminate()
+    assert child.wait() == 143
+    assert (receipt().state, receipt().exit_code, receipt().error) == ("failed", 143, "terminated")
 
 
 def alive(pid: int) -> bool:

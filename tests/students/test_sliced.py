@@ -10,9 +10,9 @@ from torch import nn
 from stillroom.errors import InputError
 from stillroom.students import sliced
 from stillroom.students.material import Material
-from stillroom.students.sliced import SlicedLearner, layers_of
+from stillroom.students.sliced import SlicedLearner
 from stillroom.teacher.inference import predict
-from stillroom.teacher.model import EncoderClassifier
+from stillroom.teacher.model import EncoderClassifier, layers_of
 from tests.toys import tiny_config
 
 Settings = Callable[..., Any]

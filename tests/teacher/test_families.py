@@ -23,6 +23,7 @@ from stillroom.teacher.model import (
     EncoderClassifier,
     LogitsOnly,
     count_params,
+    layers_of,
     load_encoder,
     load_teacher,
     save_teacher,
@@ -80,7 +81,7 @@ def test_a_family_goes_the_whole_way(kind: str, tmp_path: Path, monkeypatch: pyt
         loaded, description, vocabulary.tokeniser_json, vocabulary.kept, vocabulary.pad, tokens, tokens, {}
     )
     built = sliced.build(material, SlicedParams(family="sliced", layers=1)).eval()
-    assert len(sliced.layers_of(built.encoder)[2]) == 1
+    assert len(layers_of(built.encoder)[2]) == 1
     assert built.encoder.get_input_embeddings().num_embeddings == len(vocabulary.kept) <= 200
     student = tmp_path / "student"
     student.mkdir()
@@ -128,7 +129,7 @@ def test_an_encoder_whose_layers_are_shared_cannot_be_sliced_and_says_so() -> No
 
     config = AlbertConfig(vocab_size=50, hidden_size=32, embedding_size=16, num_hidden_layers=2, num_attention_heads=2)
     with pytest.raises(InputError, match=r"AlbertModel: has 0 lists of 2 layers.*use another family"):
-        sliced.layers_of(AlbertModel(config))
+        layers_of(AlbertModel(config))
 
 
 def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,14 @@ import torch
 
 from stillroom import layout, training
 from stillroom.batching import Tokens, tokenise
-from stillroom.errors import Diverged
+from stillroom.errors import Diverged, InputError
 from stillroom.params import ComputeParams, TeacherParams
-from stillroom.teacher.finetune import FineTune, fine_tune
+from stillroom.teacher.finetune import FineTune, fine_tune, freeze
 from stillroom.teacher.inference import predict
 from stillroom.teacher.model import EncoderClassifier, load_encoder
 from stillroom.teacher.tokeniser import read_tokeniser
 from stillroom.training import Scratch
+from tests.teacher.families import FAMILIES, write_family
 from tests.toys import LABELS, toy_rows
 
 ROWS, VALIDATION = toy_rows(90, seed=1), toy_rows(45, seed=2, first_row=90)
@@ -130,6 +132,33 @@ def test_the_token_table_moves_only_when_asked(run: Run, trained: bool) -> None:
     assert not torch.equal(
         model.encoder.encoder.layer[0].output.dense.weight, before.encoder.layer[0].output.dense.weight
     )
+
+
+def test_frozen_layers_and_all_under_them_stay(run: Run) -> None:
+    before = load_encoder(run.checkpoint)
+    model, _ = run(train_embeddings=False, freeze_layers=1, epochs=1)
+    stayed = {
+        name for name, value in before.state_dict().items() if torch.equal(value, model.encoder.state_dict()[name])
+    }
+    frozen = {name for name in before.state_dict() if name.startswith(("embeddings.", "encoder.layer.0."))}
+    assert frozen <= stayed
+    assert not any(name.startswith("encoder.layer.1.") and name.endswith("weight") for name in stayed)
+
+
+def test_freezing_every_layer_is_refused(run: Run) -> None:
+    with pytest.raises(InputError, match=r"teacher.freeze_layers is 2; the teacher has 2 layers"):
+        run(train_embeddings=False, freeze_layers=2)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_freezing_reaches_the_embeddings_of_every_family(kind: str, tmp_path: Path) -> None:
+    encoder = load_encoder(write_family(tmp_path, kind))
+    freeze(encoder, TeacherParams(source="x", freeze_layers=1))
+    frozen = [name for name, weight in encoder.named_parameters() if not weight.requires_grad]
+    learning = [name for name, weight in encoder.named_parameters() if weight.requires_grad]
+    assert all("embeddings" in name or re.search(r"layers?\.0\.", name) for name in frozen)
+    assert not any(name.startswith("embeddings.") or re.search(r"layers?\.0\.", name) for name in learning)
+    assert any(re.search(r"layers?\.1\.", name) for name in learning)
 
 
 def test_the_head_learns_at_its_own_rate(tiny_checkpoint: Path) -> None:

@@ -1,6 +1,5 @@
 """`python -m stillroom.stages NAME [ITEM]`: run one stage of dvc.yaml in the workspace that is the current folder."""
 
-import ctypes
 import errno
 import importlib
 import logging
@@ -16,6 +15,7 @@ import stillroom
 from stillroom import layout
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.params import load_params
+from stillroom.parent import die_with_parent
 from stillroom.stages.receipt import Receipt, address, write_ended, write_started
 
 STAGES = (
@@ -31,7 +31,6 @@ STAGES = (
     "report",
 )
 MATRIX = ("distil", "quantise", "evaluate")
-_PR_SET_PDEATHSIG = 1
 _WAIT_IDLY = ("OMP_WAIT_POLICY", "passive")
 """Threads that wait for each other must not spin: beside another busy process that cost a factor of four and more.
 Read by OpenMP when torch is first imported."""
@@ -41,7 +40,8 @@ log = logging.getLogger("stillroom")
 
 def main(argv: Sequence[str]) -> int:
     """Run a stage and return its exit code; every foreseen error is one line on stderr."""
-    die_with_parent()
+    if "DVC_STAGE" in os.environ:
+        die_with_parent(signal.SIGKILL)  # a killed DVC must not leave a stage that writes beside its successor
     os.environ.setdefault(*_WAIT_IDLY)
     signal.signal(signal.SIGTERM, _terminated)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
@@ -118,12 +118,6 @@ def use_workspace_code() -> None:
     os.environ["STILLROOM_REEXECUTED"] = str(own)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(own), os.environ.get("PYTHONPATH"))))
     os.execv(sys.executable, [sys.executable, "-m", "stillroom.stages", *sys.argv[1:]])
-
-
-def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent ends: a killed DVC must not leave a stage behind it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:

@@ -16,28 +16,13 @@ from stillroom.errors import InputError
 from stillroom.params import SlicedParams
 from stillroom.students.losses import cosine_loss, distillation_loss
 from stillroom.students.material import Material
-from stillroom.teacher.model import EncoderClassifier, LogitsOnly
+from stillroom.teacher.attention import use_training_attention
+from stillroom.teacher.model import EncoderClassifier, LogitsOnly, layers_of
 from stillroom.training import Batches, Learner, text_batches
 
 SPECIAL_TOKENS = True
 THREADS = 0
 """CPU threads the exported graph runs best with: all of them."""
-
-
-def layers_of(encoder: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The one list of layers of an encoder: its owner, its name in the owner, the list."""
-    found = [
-        (owner, name, child)
-        for owner in encoder.modules()
-        for name, child in owner.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == getattr(encoder.config, "num_hidden_layers", -1)
-    ]
-    if len(found) != 1:
-        raise InputError(
-            f"{type(encoder).__name__}: has {len(found)} lists of {getattr(encoder.config, 'num_hidden_layers', '?')} "
-            "layers, so its layers cannot be sliced; use another family"
-        )
-    return found[0]
 
 
 def build(material: Material, settings: SlicedParams) -> EncoderClassifier:
@@ -59,6 +44,7 @@ def build(material: Material, settings: SlicedParams) -> EncoderClassifier:
     encoder.config.vocab_size = len(material.kept)
     encoder.config.pad_token_id = material.pad
     _drop_pooler(encoder)
+    use_training_attention(encoder)
     description = material.description
     student = EncoderClassifier(encoder, encoder.config.hidden_size, len(description.labels), description.pooling)
     if isinstance(material.teacher, EncoderClassifier):

@@ -9,8 +9,9 @@ import torch
 
 from stillroom.batching import Tokens
 from stillroom.data.splits import Rows
+from stillroom.errors import InputError
 from stillroom.params import ComputeParams, TeacherParams
-from stillroom.teacher.model import EncoderClassifier, load_encoder
+from stillroom.teacher.model import EncoderClassifier, layers_of, load_encoder
 from stillroom.training import Batches, Learner, Scratch, count_steps, fit, text_batches
 
 
@@ -21,8 +22,7 @@ class FineTune(Learner):
         super().__init__(total_steps, settings.warmup_fraction, settings.weight_decay)
         self.model = model
         self._settings = settings
-        if not settings.train_embeddings:
-            model.encoder.get_input_embeddings().weight.requires_grad_(False)
+        freeze(model.encoder, settings)
 
     def loss(self, batch: Any) -> torch.Tensor:
         logits, _ = self.model(batch["ids"], batch["mask"])
@@ -42,6 +42,23 @@ class FineTune(Learner):
             {"params": encoder, "lr": self._settings.learning_rate},
             {"params": list(self.model.head.parameters()), "lr": self._settings.head_learning_rate},
         ]
+
+
+def freeze(encoder: Any, settings: TeacherParams) -> None:
+    """Take from training what the settings leave as it is. Raises InputError for more layers than the encoder has."""
+    table = encoder.get_input_embeddings()
+    if settings.freeze_layers:
+        _, _, layers = layers_of(encoder)
+        if settings.freeze_layers >= len(layers):
+            raise InputError(
+                f"params.yaml: teacher.freeze_layers is {settings.freeze_layers}; the teacher has {len(layers)} "
+                "layers, and one at least must learn"
+            )
+        under = next(module for module in encoder.modules() if table in module.children())
+        for part in (under if under is not encoder else table, *layers[: settings.freeze_layers]):
+            part.requires_grad_(False)
+    elif not settings.train_embeddings:
+        table.weight.requires_grad_(False)
 
 
 def fine_tune(

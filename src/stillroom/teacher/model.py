@@ -12,6 +12,7 @@ from torch import nn
 
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
+from stillroom.teacher.attention import use_training_attention
 
 Pooling = Literal["mean", "cls"]
 WEIGHTS = "model.safetensors"
@@ -106,15 +107,33 @@ class LogitsOnly(nn.Module):
         return logits
 
 
-def load_encoder(folder: Path, dropout: float = 0.0, attention: str = "eager") -> Any:
-    """Load a checkpoint's encoder in fp32.
+def load_encoder(folder: Path, dropout: float = 0.0) -> Any:
+    """Load a checkpoint's encoder in fp32, with the attention that trains fast.
 
-    Attention is `eager` by default: on a CPU the backward pass of the fused kernel is several times slower than the
-    plain matrix products (benchmarks/teach.py). Raises InputError for a folder that transformers can't load.
+    Raises InputError for a folder that transformers can't load.
     """
     from transformers import AutoModel
 
-    return _load(AutoModel, folder, dropout, attention, needs_pooler=False)
+    encoder = _load(AutoModel, folder, dropout, "eager", needs_pooler=False)
+    use_training_attention(encoder)
+    return encoder
+
+
+def layers_of(encoder: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The one list of layers of an encoder: its owner, its name in the owner, the list."""
+    wanted = getattr(encoder.config, "num_hidden_layers", None)
+    found = [
+        (owner, name, child)
+        for owner in encoder.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == wanted
+    ]
+    if len(found) != 1:
+        raise InputError(
+            f"{type(encoder).__name__}: has {len(found)} lists of {wanted} layers, so its layers can be neither sliced "
+            "nor frozen; use another family of students, and teacher.freeze_layers 0"
+        )
+    return found[0]
 
 
 def load_ready(folder: Path, labels: Sequence[str]) -> ReadyClassifier:

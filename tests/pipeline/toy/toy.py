@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from stillroom.events import progress
-from stillroom.stages.__main__ import die_with_parent
+from stillroom.parent import die_with_parent
 from stillroom.stages.receipt import address, write_ended, write_started
 
 OUTS = {
@@ -26,7 +26,7 @@ OUTS = {
 
 def main(name: str, item: str | None) -> int:
     """Be one stage; what it writes depends on its params and on what it reads, as for a real stage."""
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)
     stage = address(name, item)
     behaviour = json.loads(Path("toy.json").read_text()).get(stage, {}) if Path("toy.json").is_file() else {}
     if "exit_before_receipt" in behaviour:
