@@ -20,6 +20,7 @@ from stillroom.params import load_params
 from stillroom.pipeline.listener import Chorus
 from stillroom.pipeline.outcome import StageOutcome
 from stillroom.pipeline.plan import Plan, make_plan, start_plan
+from stillroom.pipeline.room import ensure_room
 from stillroom.pipeline.runner import Mode, StageRunner
 from stillroom.pipeline.versioning import push_results, version_data
 from stillroom.pipeline.workspace import Workspace, open_workspace
@@ -49,7 +50,10 @@ def distil(
     """
     session = current()
     with _place(session, params_file, overrides, workspace) as place, place.as_environment():
+        session.services.check_tracker()
         plan = _versioned_plan(place, session)
+        if plan.due:
+            ensure_room(place)
         outcomes = _stages(place, plan, mode, session)
         executed = [outcome.address for outcome in outcomes if outcome.executed]
         if executed and place.params.registry.remote is not None:

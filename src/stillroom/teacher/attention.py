@@ -40,9 +40,9 @@ def attention(
     if value.device.type != "cpu":
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
-        )
+        options |= {"dropout": dropout, "scaling": scaling}
+        output: torch.Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
+        return output, None
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast("cpu", enabled=False):
         scores = (query * scaling).to(value.dtype) @ key.to(value.dtype).transpose(2, 3)

@@ -1,0 +1,157 @@
+"""The README's first command on a fresh clone, and what the engines add to the stages.
+
+    python benchmarks/demo.py [--keep FOLDER] [--json]
+
+Clones this checkout, times `make install` and `make demo`, then what costs when nothing is to be done (`dvc repro`,
+`stillroom run` without and with a Prefect server), one stage under the runner beside the same stage by hand, and
+`stillroom --help`. It takes as long as the demo does and some minutes more; run it with nothing else at work.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGE = "select"
+REPEATS = 3
+SERVER_START_S = 120.0
+UNDER_RUNNER = f"""
+from pathlib import Path
+from stillroom.params import load_params
+from stillroom.pipeline.runner import StageRunner
+from stillroom.pipeline.workspace import open_workspace
+with open_workspace(Path.cwd(), load_params(Path("params.yaml")), None) as place:
+    outcome = StageRunner(place).run_stage("{STAGE}")
+assert outcome.executed
+print(outcome.seconds)
+"""
+
+
+def main() -> None:
+    """Measure and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, help="clone into this folder and leave it there")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure((arguments.keep or Path(folder) / "clone").absolute(), Path(folder))
+    for name, value in figures.items():
+        print(f"{name:36s} {value:>12}")
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+def measure(clone: Path, scratch: Path) -> dict[str, Any]:
+    """Every figure, in a new clone."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STILLROOM_", "PREFECT_"))}
+    environment |= {"PREFECT_HOME": str(scratch / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environment["PATH"] = f"{clone / '.venv/bin'}{os.pathsep}{environment['PATH']}"
+    call = Caller(clone, environment)
+    figures: dict[str, Any] = {
+        "install_seconds": call("make", "install", f"PYTHON={sys.executable}"),
+        "demo_seconds": call("make", "demo"),
+    }
+    figures |= quality(json.loads((clone / "reports/summary.json").read_text()))
+    figures["dvc_repro_without_change_seconds"] = call.best("dvc", "repro")
+    figures["run_without_change_seconds"] = call.best("stillroom", "run")
+    with prefect_server(call) as served:
+        figures["run_without_change_with_server_seconds"] = served.best("stillroom", "run")
+    figures["help_seconds"] = call.best("stillroom", "--help")
+    figures |= stage_cost(call)
+    return figures
+
+
+class Caller:
+    """Runs commands in the clone and times them."""
+
+    def __init__(self, clone: Path, environment: dict[str, str]) -> None:
+        self.clone = clone
+        self.environment = environment
+
+    def __call__(self, *command: str) -> float:
+        began = time.monotonic()
+        self.output(*command)
+        return round(time.monotonic() - began, 2)
+
+    def best(self, *command: str) -> float:
+        """The least of a few times: what the command costs when nothing disturbs it."""
+        return min(self(*command) for _ in range(REPEATS))
+
+    def output(self, *command: str) -> str:
+        done = subprocess.run(command, cwd=self.clone, env=self.environment, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        return done.stdout
+
+
+def quality(summary: dict[str, Any]) -> dict[str, Any]:
+    """What the demo reached: the teacher and the selected student."""
+    teacher = summary["teacher"]
+    student = summary["students"][summary["selected"]]
+    return {
+        "teacher_accuracy": round(teacher["metrics"]["accuracy"], 4),
+        "selected": summary["selected"],
+        "retention_lower": round(student["retention"]["accuracy"]["lower"], 4),
+        "params_fraction": round(student["params"] / teacher["params"], 4),
+        "speedup_vs_torch_fp32": round(student["speedup"]["vs_torch_fp32"], 1),
+    }
+
+
+def stage_cost(call: Caller) -> dict[str, float]:
+    """One stage that must run, by hand and under the runner; a changed setting makes it due each time."""
+    by_hand, under_runner = [], []
+    params = call.clone / "params.yaml"
+    shutil.copy(params, call.clone / "params.kept")
+    for turn in range(REPEATS):
+        by_hand.append(call("python", "-m", "stillroom.stages", STAGE))
+        text = (call.clone / "params.kept").read_text()
+        params.write_text(text.replace("gate:\n", f"gate:\n  resamples: {9_000 + turn}\n"))
+        under_runner.append(float(call.output("python", "-c", UNDER_RUNNER)))
+    return {
+        "stage_by_hand_seconds": round(min(by_hand), 2),
+        "stage_under_runner_seconds": round(min(under_runner), 2),
+        "stage_overhead_seconds": round(min(under_runner) - min(by_hand), 2),
+    }
+
+
+@contextmanager
+def prefect_server(call: Caller) -> Iterator[Caller]:
+    """A server on a free port, and a caller that knows it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command: Sequence[str] = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=call.clone, env=call.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + SERVER_START_S
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2).close()
+                break
+            except (URLError, OSError):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit("the Prefect server did not start")
+                time.sleep(0.2)
+        yield Caller(call.clone, call.environment | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"})
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()
