@@ -47,7 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 class Flow:
     """One run of the flow as a process."""
 
-    def __init__(self, project: Project, api: str, mode: str) -> None:
+    def __init__(self, project: Project, api: str | None, mode: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", FLOW, mode],
             cwd=project.path,
@@ -170,17 +170,32 @@ def test_what_is_killed_under_dvc_repro_is_finished_by_the_flow(project: Project
     assert_complete(project)
 
 
-def test_an_interrupted_flow_ends_its_stage_and_gives_the_workspace_back(project: Project, api: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_flow_ends_its_stage_and_gives_the_workspace_back(
+    project: Project, api: str, number: signal.Signals
+) -> None:
     project.behave(distil_big={"sleep_s": 60})
     flow = Flow(project, api, "per-stage")
     stage_pid(project, VICTIM)
-    flow.process.send_signal(signal.SIGINT)
+    flow.process.send_signal(number)
     exit_code, error = flow.end()
     assert exit_code == 130
     assert error is not None
     assert_nothing_left(project)
     with project.open():
         pass
+
+
+def test_a_terminated_run_takes_its_own_prefect_server_along(project: Project) -> None:
+    project.behave(distil_big={"sleep_s": 60})
+    flow = Flow(project, None, "per-stage")
+    stage_pid(project, VICTIM)
+    servers = [child for child in psutil.Process(flow.process.pid).children() if "uvicorn" in " ".join(child.cmdline())]
+    assert servers
+    flow.process.send_signal(signal.SIGTERM)
+    assert flow.end()[0] == 130
+    _, alive = psutil.wait_procs(servers, timeout=30)
+    assert not alive
 
 
 def test_a_second_run_in_the_same_workspace_is_told_to_wait(project: Project, api: str) -> None:
