@@ -17,7 +17,6 @@ from stillroom.students.static import (
     StaticStudent,
     bag_batches,
     initial_table,
-    initial_weights,
 )
 
 VOCABULARY = 40
@@ -94,7 +93,7 @@ def test_the_initial_table_has_the_shape_asked_for(rows: int, width: int, dimens
     table = initial_table(embeddings, kept, dimensions)
     assert table.shape == (rows, dimensions)
     assert table.dtype == np.float32
-    assert np.linalg.norm(table, axis=1).mean() == pytest.approx(1)
+    assert np.linalg.norm(table, axis=1).mean() == pytest.approx(dimensions**0.5)
     used = min(rows, width, dimensions)
     assert not table[:, used:].any()
     variances = table[:, :used].var(axis=0)
@@ -113,14 +112,6 @@ def test_a_table_of_equal_embeddings_is_finite() -> None:
     assert not initial_table(np.ones((5, 4), np.float32), np.arange(5), 3).any()
 
 
-def test_rare_tokens_weigh_more_than_frequent_ones_at_the_start() -> None:
-    tokens = Tokens(np.array([0] * 900 + [1] * 90 + [2] * 10, np.int32), np.array([0, 1000]))
-    weights = np.log1p(np.exp(initial_weights(tokens, 4)))
-    assert (np.diff(weights) > 0).all()
-    np.testing.assert_allclose(weights, 1e-3 / (1e-3 + np.array([0.9, 0.09, 0.01, 0.0])), rtol=1e-3)
-    assert np.isfinite(initial_weights(Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64)), 3)).all()
-
-
 def test_a_student_starts_from_the_teachers_embeddings(
     settings_of: Callable[..., Any], material_of: Callable[..., Material]
 ) -> None:
@@ -130,6 +121,7 @@ def test_a_student_starts_from_the_teachers_embeddings(
     embeddings = material.teacher.encoder.get_input_embeddings().weight.detach().numpy()
     expected = initial_table(embeddings, material.kept, 16)
     np.testing.assert_allclose(student.table.weight.detach().numpy(), expected, atol=1e-6)
+    torch.testing.assert_close(torch.nn.functional.softplus(student.token_weight), torch.ones(len(material.kept)))
     assert student.body[3].out_features == 3
     assert material.pad == 0
 

@@ -5,6 +5,7 @@ embeddings, as in Model2Vec (https://github.com/MinishLab/model2vec), then train
 Cost: vocabulary × dimensions + dimensions × hidden + hidden × classes weights; 2 × dimensions FLOPs a token.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from stillroom.students.losses import distillation_loss
 from stillroom.students.material import Material
 from stillroom.training import Batches, Learner
 
-_SIF = 1e-3
+_WEIGHT_OF_ONE = math.log(math.e - 1)
+"""What softplus turns into 1."""
 SPECIAL_TOKENS = False
 THREADS = 1
 """CPU threads the exported graph runs best with: it has too little to do for more."""
@@ -32,7 +34,7 @@ class StaticStudent(nn.Module):
         super().__init__()
         # id 0 is the padding: a text may spell its token, and the exported graph cannot tell it from padding
         self.table = nn.EmbeddingBag(vocabulary, dimensions, mode="sum", include_last_offset=True, padding_idx=0)
-        self.token_weight = nn.Parameter(torch.zeros(vocabulary))
+        self.token_weight = nn.Parameter(torch.full((vocabulary,), _WEIGHT_OF_ONE))
         self.body = nn.Sequential(
             nn.LayerNorm(dimensions), nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, classes)
         )
@@ -65,8 +67,9 @@ class StaticGraph(nn.Module):
 def initial_table(
     embeddings: npt.NDArray[np.float32], kept: npt.NDArray[np.int64], dimensions: int
 ) -> npt.NDArray[np.float32]:
-    """Principal components of the kept tokens' embeddings, float32 [len(kept), dimensions], rows of unit mean norm.
+    """Principal components of the kept tokens' embeddings, float32 [len(kept), dimensions], of mean norm √dimensions.
 
+    A smaller table is lost to the optimiser's steps, which do not depend on scale (docs/adr/0007-static-start.md).
     Padded with zeros where the teacher has fewer dimensions than asked for.
     """
     chosen = embeddings[kept]
@@ -75,17 +78,8 @@ def initial_table(
     _, _, components = np.linalg.svd(centred, full_matrices=False)
     table = np.zeros((len(kept), dimensions), dtype=np.float32)
     table[:, :width] = centred @ components[:width].T
-    table /= max(float(np.linalg.norm(table, axis=1).mean()), 1e-12)
+    table *= math.sqrt(dimensions) / max(float(np.linalg.norm(table, axis=1).mean()), 1e-12)
     return table
-
-
-def initial_weights(tokens: Tokens, vocabulary: int) -> npt.NDArray[np.float32]:
-    """Smooth inverse frequency of each token (Arora et al. 2017), before the softplus that keeps weights positive."""
-    counts = np.bincount(tokens.ids, minlength=vocabulary).astype(np.float64)
-    frequency = counts / max(counts.sum(), 1.0)
-    weights = _SIF / (_SIF + frequency)
-    inverse: npt.NDArray[np.float32] = np.log(np.expm1(np.maximum(weights, 1e-4))).astype(np.float32)
-    return inverse
 
 
 def build(material: Material, settings: StaticParams) -> StaticStudent:
@@ -95,7 +89,6 @@ def build(material: Material, settings: StaticParams) -> StaticStudent:
     with torch.no_grad():
         table = initial_table(embeddings, material.kept, settings.dimensions)
         student.table.weight.copy_(torch.from_numpy(table))
-        student.token_weight.copy_(torch.from_numpy(initial_weights(material.tokens, len(material.kept))))
     return student
 
 
