@@ -65,7 +65,7 @@ def train(
         epochs=settings.epochs,
         patience=settings.patience,
         scratch=scratch,
-        machine=machine if family.MIXED_PRECISION else machine.model_copy(update={"precision": "fp32"}),
+        machine=machine,
         task=f"distil {variant}",
     )
     return student, learner.history

@@ -21,7 +21,6 @@ from stillroom.teacher.model import EncoderClassifier, LogitsOnly, layers_of
 from stillroom.training import Batches, Learner, text_batches
 
 SPECIAL_TOKENS = True
-MIXED_PRECISION = True
 THREADS = 0
 """CPU threads the exported graph runs best with: all of them."""
 

@@ -23,8 +23,6 @@ from stillroom.training import Batches, Learner
 _WEIGHT_OF_ONE = math.log(math.e - 1)
 """What softplus turns into 1."""
 SPECIAL_TOKENS = False
-MIXED_PRECISION = False
-"""bf16 saves no time on so small a head and cost a point of accuracy (docs/adr/0007-static-start.md)."""
 THREADS = 1
 """CPU threads the exported graph runs best with: it has too little to do for more."""
 
