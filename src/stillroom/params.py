@@ -132,6 +132,8 @@ class StaticParams(StudentParams):
     hidden: Annotated[int, Field(ge=2)] = 512
     word_dropout: Fraction = 0.15
     batch_rows: Annotated[int, Field(ge=1)] = 64
+    patience: Annotated[int, Field(ge=1)] = 30
+    """Long: training takes seconds, and is best when its learning rate has fallen (docs/adr/0007-static-start.md)."""
 
 
 class SlicedParams(StudentParams):
