@@ -269,6 +269,12 @@ def test_the_weights_of_the_best_epoch_are_left(monkeypatch: pytest.MonkeyPatch)
     assert not learner.training
 
 
+def test_of_epochs_within_one_standard_error_of_the_best_the_last_is_kept() -> None:
+    error = (0.75 * 0.25 / train([0.75]).validation_rows) ** 0.5
+    learner = train([0.5, 0.75, 0.75 - 0.9 * error, 0.75 - 1.1 * error], key="within")
+    assert torch.equal(learner.map.weight, learner.weights_of_epochs[2])
+
+
 def test_training_stops_when_patience_is_out() -> None:
     learner = train([0.25, 0.75, 0.5, 0.5, 0.5, 1.0], epochs=6, patience=2)
     assert [epoch["epoch"] for epoch in learner.history] == [1, 2, 3, 4]

@@ -7,6 +7,7 @@ a stage's outs under a key made of all that the training depends on, and removed
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -136,6 +137,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self.warmup_steps = max(1, round(warmup_fraction * total_steps))
         self.weight_decay = weight_decay
         self.history: list[dict[str, float]] = []
+        self.validation_rows = 0
         self._losses: list[float] = []
         self._hits: list[torch.Tensor] = []
         self._epoch_began = time.monotonic()
@@ -170,7 +172,8 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self._hits.append(self.predict_logits(batch).argmax(dim=1) == self.labels_of(batch))
 
     def on_validation_epoch_end(self) -> None:
-        accuracy = float(torch.cat(self._hits).float().mean())
+        hits = torch.cat(self._hits)
+        self.validation_rows, accuracy = len(hits), float(hits.float().mean())
         self._hits.clear()
         self.log("validation_accuracy", accuracy)
         entry = {
@@ -209,20 +212,23 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
 
 
 class _KeepBest(pl.Callback):  # type: ignore[misc]
-    """Writes the weights of the epoch with the best validation accuracy; of equal ones the last.
+    """Writes the weights of the last epoch whose validation accuracy is within one standard error of the best.
 
-    The learning rate falls to zero, so that later weights have settled more.
+    The highest of many noisy figures is chance: a lucky epoch while steps are still large. The learning rate falls to
+    zero, so that of epochs that validation cannot tell apart the last has settled most (the one-standard-error rule of
+    Breiman et al. 1984, with the schedule in the place of model size).
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._best = -1.0
+        self._best = 0.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         accuracy = float(trainer.callback_metrics["validation_accuracy"])
-        if accuracy < self._best:
+        error = math.sqrt(self._best * (1 - self._best) / pl_module.validation_rows)
+        if accuracy < self._best - error:
             return
-        self._best = accuracy
+        self._best = max(self._best, accuracy)
         state = {name: value.detach().contiguous() for name, value in pl_module.state_dict().items()}
         with atomic_file(self._path) as temporary:
             save_file(state, temporary)
@@ -296,7 +302,7 @@ def fit(
     machine: ComputeParams,
     task: str,
 ) -> None:
-    """Train until validation accuracy has not risen for `patience` epochs, and leave the best weights in the learner.
+    """Train until validation accuracy has not risen for `patience` epochs; leaves the weights that _KeepBest chose.
 
     A checkpoint of the same scratch key is gone on from. Raises Diverged when the loss is not finite.
     """
