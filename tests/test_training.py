@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 from stillroom import layout, training
@@ -269,10 +271,17 @@ def test_the_weights_of_the_best_epoch_are_left(monkeypatch: pytest.MonkeyPatch)
     assert not learner.training
 
 
-def test_of_epochs_within_one_standard_error_of_the_best_the_last_is_kept() -> None:
-    error = (0.75 * 0.25 / train([0.75]).validation_rows) ** 0.5
-    learner = train([0.5, 0.75, 0.75 - 0.9 * error, 0.75 - 1.1 * error], key="within")
-    assert torch.equal(learner.map.weight, learner.weights_of_epochs[2])
+def test_of_epochs_within_one_standard_error_of_the_best_the_last_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    keep, learner = training._KeepBest(path), Toy()
+    learner.validation_rows = 100
+    error = (0.8 * 0.2 / 100) ** 0.5
+    kept = []
+    for epoch, accuracy in enumerate([0.5, 0.8, 0.8 - 0.9 * error, 0.8 - 1.1 * error, 0.8 - 0.95 * error]):
+        nn.init.constant_(learner.map.weight, epoch)
+        keep.on_validation_end(SimpleNamespace(callback_metrics={"validation_accuracy": accuracy}), learner)
+        kept.append(int(load_file(path)["map.weight"][0, 0]))
+    assert kept == [0, 1, 2, 2, 4]
 
 
 def test_training_stops_when_patience_is_out() -> None:
