@@ -35,7 +35,7 @@ def test_the_verdict_on_real_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         f"data.test={test}",
         "data.test_sha256=null",
         "teacher.epochs=1",
-        "students={static: {family: static, max_vocabulary: 3500}}",
+        "students={static: {family: static, max_length: 64, max_vocabulary: 3500}}",
         "gate.retention={accuracy: 0.9}",
     )
     sets = [argument for override in overrides for argument in ("--set", override)]
