@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import Checkout, make_checkout, write_csv
@@ -50,6 +51,21 @@ def kill_in_the_middle(checkout: Checkout, stage: str, engine: str, state: Path)
     os.kill(at_work(stage, state, began), signal.SIGKILL)
     running.send_signal(signal.SIGKILL)
     running.wait(60)
+    deadline = time.monotonic() + 15
+    while left := in_folder(checkout.path):
+        assert time.monotonic() < deadline, f"outlived its engine: {left}"
+        time.sleep(0.05)
+
+
+def in_folder(folder: Path) -> list[str]:
+    """Living processes whose current folder it is, Prefect's own temporary server aside."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder and "uvicorn" not in command:
+                found.append(command)
+    return found
 
 
 def at_work(stage: str, state: Path, since: float) -> int:

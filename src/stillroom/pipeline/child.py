@@ -1,8 +1,8 @@
 """`python -m stillroom.pipeline.child PARENT ARGUMENT…`: be DVC, and die with the process that asked for it.
 
 DVC outlives a killed parent, and a second copy of a stage would then start beside the first. Nor has it a handler for
-SIGTERM; with this one it goes in order. Where the parent is killed it is killed too, without delay: whoever runs DVC
-next must not find the paths busy, and DVC forgets what a dead process has locked.
+SIGTERM; with this one it goes in order and frees the paths that it holds. SIGKILL would leave them to a process id
+that DVC takes for a living one until init has reaped it.
 """
 
 import os
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
     """Replace this module by `python -m dvc`, unless the parent is gone already."""
     parent, *arguments = argv
     signal.signal(signal.SIGTERM, _end)
-    die_with_parent(signal.SIGKILL, int(parent))
+    die_with_parent(signal.SIGTERM, int(parent))
     sys.argv = ["dvc", *arguments]
     runpy.run_module("dvc", run_name="__main__", alter_sys=True)
 
