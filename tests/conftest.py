@@ -67,6 +67,7 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
 
 
 STAGES = (
+    ("grow",),
     ("teach",),
     ("capture",),
     ("reference",),

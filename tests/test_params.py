@@ -8,17 +8,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from stillroom.errors import ParamsError
-from stillroom.params import (
-    Params,
-    SlicedParams,
-    StaticParams,
-    json_schema,
-    load_params,
-    merged,
-    read_yaml,
-    validate,
-    write_yaml,
-)
+from stillroom.params import Params, SlicedParams, StaticParams, json_schema, validate
+from stillroom.params_file import load_params, merged, read_yaml, write_yaml
 from tests.toys import toy_params
 
 ROOT = Path(__file__).parent.parent
@@ -68,8 +59,12 @@ def test_written_with_defaults_every_field_stands_in_the_file(tmp_path: Path) ->
 
 
 def test_written_without_defaults_only_what_was_given_stands_in_the_file(tmp_path: Path) -> None:
+    """…and every section that was not, empty, because DVC refuses a stage whose section is missing."""
     write_yaml(validate(minimal(), "minimal"), tmp_path / "params.yaml", defaults=False)
-    assert read_yaml(tmp_path / "params.yaml") == minimal()
+    written = read_yaml(tmp_path / "params.yaml")
+    absent = {name: {} for name in Params.model_fields.keys() - minimal().keys() - {"seed"}}
+    assert written == absent | {"seed": 0} | minimal()
+    assert validate(written, "written") == validate(minimal(), "minimal")
 
 
 # text that looks like another type, or like YAML's own signs, must come back as the same text
@@ -237,6 +232,44 @@ def test_overrides_replace_values_and_grow_sections() -> None:
     assert result["data"] == {"source": "rows.csv", "licence": "a=b", "test": None}
     assert result["seed"] == 2
     assert raw == minimal()
+
+
+PINNED: dict[str, Any] = {
+    "data": {
+        "source": "a.csv",
+        "sha256": "0" * 64,
+        "validation": "v.csv",
+        "validation_sha256": "1" * 64,
+        "test": "t.csv",
+        "test_sha256": "2" * 64,
+        "licence": "CC-BY-4.0",
+    },
+    "teacher": {"source": "encoder", "sha256": "3" * 64, "name": "big", "licence": "MIT", "epochs": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "gone"),
+    [
+        ("data.source=b.csv", {"data.sha256", "data.licence"}),
+        ("data.validation=b.csv", {"data.validation_sha256"}),
+        ("data.test=b.csv", {"data.test_sha256"}),
+        ("data.test=null", {"data.test_sha256"}),
+        ("teacher.source=other", {"teacher.sha256", "teacher.name", "teacher.licence"}),
+        ("data.source=a.csv", set()),
+        ("teacher.epochs=3", set()),
+    ],
+)
+def test_an_address_that_changes_takes_along_what_was_told_of_the_old_one(override: str, gone: set[str]) -> None:
+    result = merged(PINNED, [override])
+    left = {f"{section}.{key}" for section, keys in result.items() for key in keys}
+    assert {f"{section}.{key}" for section, keys in PINNED.items() for key in keys} - left == gone
+
+
+def test_what_an_override_tells_of_a_new_address_stays_in_either_order() -> None:
+    digest = f"data.sha256='{'7' * 64}'"
+    for overrides in (["data.source=b.csv", digest], [digest, "data.source=b.csv"]):
+        assert merged(PINNED, overrides)["data"]["sha256"] == "7" * 64
 
 
 @pytest.mark.parametrize(

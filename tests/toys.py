@@ -14,7 +14,8 @@ from stillroom.data.manifest import DataSource, FileSource
 from stillroom.data.splits import Rows, write_splits
 from stillroom.data.splitting import Splits
 from stillroom.files import file_digests, tree_digest, write_json
-from stillroom.params import Params, load_params, validate, write_yaml
+from stillroom.params import Params, validate
+from stillroom.params_file import load_params, write_yaml
 
 LABELS = ("delivery", "login", "refund")
 _TOPICS = (

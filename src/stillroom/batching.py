@@ -42,6 +42,10 @@ class Tokens:
         """The ids of one text."""
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
 
+    def first(self, count: int) -> "Tokens":
+        """The first texts."""
+        return Tokens(self.ids[: self.offsets[count]], self.offsets[: count + 1])
+
     def padded(self, rows: npt.NDArray[np.integer[Any]], pad: int) -> tuple[Ints, Ints]:
         """Ids and attention mask of some texts, each int64 [len(rows), longest of them, at least 1]."""
         lengths = self.lengths[rows]

@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -86,6 +85,15 @@ class TeacherParams(Section):
         if self.train_embeddings and self.freeze_layers:
             raise ValueError("train_embeddings needs freeze_layers 0: the token table lies under every layer")
         return self
+
+
+class GrowthParams(Section):
+    """Texts made from the training rows, which the teacher alone labels: a larger transfer set."""
+
+    factor: Annotated[int, Field(ge=0, le=100)] = 0
+    """Grown texts for each training row; 0 turns growth off."""
+    word_drop: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    """Share of the words that a grown text loses."""
 
 
 class CaptureParams(Section):
@@ -212,6 +220,7 @@ class Params(Section):
     data: DataParams
     teacher: TeacherParams
     students: dict[str, Student] = Field(min_length=1)
+    growth: GrowthParams = GrowthParams()
     capture: CaptureParams = CaptureParams()
     quantise: QuantiseParams = QuantiseParams()
     gate: GateParams = GateParams()
@@ -244,59 +253,6 @@ class Params(Section):
         return self
 
 
-def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
-    """Read a params file and apply overrides of the form `section.key=value`, values in YAML.
-
-    Raises ParamsError with one line: the file, the key, its value and what is allowed.
-    """
-    return validate(merged(read_yaml(path), overrides), where=str(path))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML 1.2 mapping, as DVC reads it; duplicate keys are refused."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ParamsError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: not readable ({error})") from error
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
-        raise ParamsError(f"{path}: not valid YAML: {_one_line(str(error))}") from error
-    if not isinstance(value, dict):
-        raise ParamsError(f"{path}: must be a mapping of sections, not {type(value).__name__}")
-    return value
-
-
-def merged(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of `raw` with every `dotted.key=value` applied; an empty mapping grows on the way."""
-    from copy import deepcopy
-
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    result: dict[str, Any] = deepcopy(dict(raw))
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        if not equals or not all(dotted.split(".")):
-            raise ParamsError(f"override {override!r} is not of the form section.key=value")
-        try:
-            value = YAML(typ="safe", pure=True).load(text)
-        except (YAMLError, ValueError, RecursionError) as error:
-            raise ParamsError(f"override {override!r}: not valid YAML: {_one_line(str(error))}") from error
-        node = result
-        *parents, key = dotted.split(".")
-        for parent in parents:
-            child = node.setdefault(parent, {})
-            if not isinstance(child, dict):
-                raise ParamsError(f"override {override!r}: {parent} holds a value, not a section")
-            node = child
-        node[key] = value
-    return result
-
-
 def validate(raw: Mapping[str, Any], where: str) -> Params:
     """Check a mapping against the models; the first few mistakes are told in one line."""
     try:
@@ -313,21 +269,6 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Stillroom params.yaml"
     return schema
-
-
-def write_yaml(params: Params, path: Path, *, defaults: bool = True) -> None:
-    """Write every value, defaults included, so that DVC's key and a reader see the whole run.
-
-    Without defaults, what was not given stays out: the same key as the file that the params were read from.
-    """
-    from ruamel.yaml import YAML
-
-    from stillroom.files import atomic_file
-
-    writer = YAML()
-    writer.width = 4096
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        writer.dump(params.model_dump(mode="json", exclude_unset=not defaults), stream)
 
 
 def _in_words(problem: Any) -> str:
@@ -357,7 +298,3 @@ def _known_keys(location: Sequence[str]) -> list[str]:
         return sorted({*StaticParams.model_fields, *SlicedParams.model_fields})
     section = Params.model_fields[location[0]].annotation
     return list(getattr(section, "model_fields", {}))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -44,7 +44,7 @@ def test_a_shown_command_exists(page: str, command: str) -> None:
         known = (ROOT / target).is_file() or (ROOT / "src" / target.replace(".", "/")).is_dir()
         assert known, f"{page}: {command}"
     else:
-        assert words[0] in {"source", "dvc", "prefect", "git", "cd", "mlflow", "pip"}, f"{page}: {command}"
+        assert words[0] in {"source", "export", "dvc", "prefect", "git", "cd", "mlflow", "pip"}, f"{page}: {command}"
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:

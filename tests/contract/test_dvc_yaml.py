@@ -5,7 +5,8 @@ from pathlib import Path
 import grimp
 import pytest
 
-from stillroom.params import Params, read_yaml
+from stillroom.params import Params
+from stillroom.params_file import read_yaml
 from stillroom.stages.__main__ import MATRIX, STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,19 @@ def code_deps(imports: grimp.ImportGraph, stage: str) -> list[str]:
     own = f"stillroom.stages.{stage}"
     modules = {own, *imports.find_upstream_modules(own)}
     packages = {module.rsplit(".", depth)[0] for module in modules for depth in range(1, module.count("."))}
-    return sorted({source(module) for module in modules | packages})
+    read = {path for module in modules for path in read_by(module)}
+    return sorted({source(module) for module in modules | packages} | read)
+
+
+def read_by(module: str) -> list[str]:
+    """Files of the package, other than modules, that a module reads: folders it names beside itself."""
+    path = ROOT / source(module)
+    beside = (folder for folder in path.parent.iterdir() if folder.is_dir() and not (folder / "__init__.py").exists())
+    return [
+        folder.relative_to(ROOT).as_posix()
+        for folder in beside
+        if folder.name != "__pycache__" and f'"{folder.name}"' in path.read_text(encoding="utf-8")
+    ]
 
 
 def test_the_dag_and_the_entry_point_know_the_same_stages() -> None:

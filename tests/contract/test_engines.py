@@ -12,7 +12,8 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from stillroom.params import Params, SlicedParams, StaticParams, load_params
+from stillroom.params import Params, SlicedParams, StaticParams
+from stillroom.params_file import load_params
 from stillroom.pipeline import output, whole
 from stillroom.pipeline.checkout import clone, lay_over
 from stillroom.pipeline.command import call_dvc

@@ -11,7 +11,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stillroom.params import Params, load_params
+from stillroom.params import Params
+from stillroom.params_file import load_params
 from stillroom.pipeline.outcome import read_lock
 from stillroom.pipeline.workspace import Workspace, open_workspace
 

@@ -29,7 +29,7 @@ def test_a_workspace_has_one_owner(project: Project, tmp_path: Path, own: bool) 
 
 def test_a_killed_owner_gives_its_workspace_back(project: Project) -> None:
     code = (
-        "import os\nfrom pathlib import Path\nfrom stillroom.params import load_params\n"
+        "import os\nfrom pathlib import Path\nfrom stillroom.params_file import load_params\n"
         "from stillroom.pipeline.workspace import open_workspace\n"
         "open_workspace(Path.cwd(), load_params(Path('params.yaml')), None)\nos.kill(os.getpid(), 9)\n"
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from stillroom import layout
+from stillroom.data.sources import disk
 from stillroom.data.sources.fetching import source_store
 from stillroom.data.sources.teacher import TeacherPin
 from stillroom.errors import InputError
-from stillroom.pipeline import room
 from stillroom.pipeline.room import ensure_room
 from tests.pipeline.project import Project
 
@@ -32,11 +32,11 @@ def sized(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def free(monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
-    monkeypatch.setattr(room, "free_bytes", lambda folder: size_bytes)
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: size_bytes)
 
 
 def test_the_estimate_grows_with_teacher_and_data(sized: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    estimate = 11 * 20 * MB + 6 * 3 * MB + room.RESERVE_BYTES
+    estimate = 11 * 20 * MB + 6 * 3 * MB + disk.RESERVE_BYTES
     with sized.open() as workspace:
         free(monkeypatch, estimate)
         ensure_room(workspace)

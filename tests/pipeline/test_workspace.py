@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from stillroom.errors import InputError
-from stillroom.params import Params, load_params
+from stillroom.params import Params
+from stillroom.params_file import load_params
 from stillroom.pipeline.plan import make_plan
 from stillroom.pipeline.runner import StageRunner
 from stillroom.pipeline.workspace import open_workspace, params_hash

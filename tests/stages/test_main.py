@@ -15,7 +15,8 @@ import pytest
 
 from stillroom import layout
 from stillroom.errors import Diverged, GateRefused, InputError, ParamsError, StillroomError, TryAgain
-from stillroom.params import validate, write_yaml
+from stillroom.params import validate
+from stillroom.params_file import write_yaml
 from stillroom.stages import __main__ as stages
 from stillroom.stages.receipt import Receipt, read_receipt
 from tests.conftest import SOURCE_ROOT, enter, run_stage
@@ -64,7 +65,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ((), "no name; give one of ingest, split, teach"),
+        ((), "no name; give one of ingest, split, grow, teach"),
         (("teahc",), "stages: teahc; give one of"),
         (("__main__",), "give one of"),
         (("receipt",), "give one of"),
@@ -318,7 +319,7 @@ def test_the_workspaces_own_code_runs_in_place_of_what_was_imported(place: Path)
     shutil.copytree(
         SOURCE_ROOT / "stillroom", place / "src" / "stillroom", ignore=shutil.ignore_patterns("__pycache__")
     )
-    params = place / "src" / "stillroom" / "params.py"
+    params = place / "src" / "stillroom" / "params_file.py"
     params.write_text(params.read_text().replace("no such file", "no such file, says the copy"))
     layout.PARAMS.unlink()
     done = subprocess.run(

@@ -13,6 +13,7 @@ from tests.conftest import run_stage
 from tests.toys import Workspace
 
 OUTS = {
+    "grow": layout.GROWN,
     "teach": layout.TEACHER,
     "capture": layout.CACHE,
     "reference": layout.REFERENCE,
@@ -27,7 +28,9 @@ DEPS = [
     ("teach", layout.SPLIT / "validation.parquet"),
     ("teach", layout.SOURCE_TEACHER),
     ("teach", Path("checkpoint")),
+    ("grow", layout.SPLIT / "test.parquet"),
     ("capture", layout.SPLIT),
+    ("capture", layout.GROWN),
     ("capture", layout.TEACHER),
     ("capture", layout.TEACHER / "model.safetensors"),
     ("capture", layout.TEACHER / "tokenizer.json"),
@@ -35,6 +38,7 @@ DEPS = [
     ("reference", layout.TEACHER),
     ("reference", layout.TEACHER / "config.json"),
     ("distil", layout.SPLIT),
+    ("distil", layout.GROWN / "texts.parquet"),
     ("distil", layout.TEACHER),
     ("distil", layout.TEACHER / "tokenizer.json"),
     ("distil", layout.CACHE),

@@ -55,6 +55,6 @@ def material_of(teacher: Path, cache: Path) -> Callable[..., Material]:
     """`material_of(settings, special_tokens, signals)`: what a student of these settings is made from."""
 
     def make(settings: StudentParams, special_tokens: bool, signals: tuple[str, ...] = ("logits",)) -> Material:
-        return gather(teacher, cache, TRAIN, VALIDATION, settings, special_tokens, signals)
+        return gather(teacher, cache, TRAIN, (), VALIDATION, settings, special_tokens, signals)
 
     return make

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stillroom.students.losses import cosine_loss, distillation_loss, soft_target_loss
+from stillroom.students.losses import NO_LABEL, cosine_loss, distillation_loss, soft_target_loss
 
 GENERATOR = torch.Generator().manual_seed(0)
 STUDENT, TEACHER = (torch.randn(6, 4, generator=GENERATOR) * 3 for _ in range(2))
@@ -38,6 +38,16 @@ def test_without_a_teacher_the_labels_alone_count() -> None:
     for weight in (0.0, 0.5):
         found = distillation_loss(STUDENT, LABELS, None, 2.0, weight)
         assert float(found) == pytest.approx(float(F.cross_entropy(STUDENT, LABELS)))
+
+
+def test_a_row_without_a_label_hears_the_teacher_alone() -> None:
+    some = torch.tensor([0, NO_LABEL, 2, NO_LABEL, NO_LABEL, 1])
+    labelled = some != NO_LABEL
+    hard = F.cross_entropy(STUDENT[labelled], some[labelled], reduction="sum") / 6
+    found = distillation_loss(STUDENT, some, TEACHER, 2.0, 0.25)
+    assert float(found) == pytest.approx(float(0.25 * hard + 0.75 * soft_target_loss(STUDENT, TEACHER, 2.0)), rel=1e-6)
+    none = torch.full((6,), NO_LABEL)
+    assert float(distillation_loss(STUDENT, none, TEACHER, 2.0, 1.0)) == 0.0
 
 
 def test_extreme_logits_give_finite_losses_and_gradients() -> None:

@@ -38,7 +38,7 @@ def test_rows_that_are_shuffled_and_doubled_find_their_answers(
     order = np.random.default_rng(0).integers(0, 90, 120)
     rows = Rows(np.arange(120), [TRAIN.text[row] for row in order], TRAIN.label[order])
     settings = settings_of("static")
-    found = gather(teacher, cache, rows, VALIDATION, settings, False, ("logits",))
+    found = gather(teacher, cache, rows, (), VALIDATION, settings, False, ("logits",))
     whole = material_of(settings, False)
     np.testing.assert_array_equal(found.signals["logits"], whole.signals["logits"][order])
 
@@ -62,16 +62,16 @@ def test_tokens_are_those_of_the_trimmed_tokeniser(
 def test_the_vocabulary_is_that_of_the_training_rows_alone(teacher: Path, cache: Path, settings_of: Settings) -> None:
     strange = Rows(np.arange(1), ["zz yy xx ww qq"], np.array([0]))
     settings = settings_of("static")
-    one = gather(teacher, cache, TRAIN, VALIDATION, settings, False, ())
-    other = gather(teacher, cache, TRAIN, strange, settings, False, ())
+    one = gather(teacher, cache, TRAIN, (), VALIDATION, settings, False, ())
+    other = gather(teacher, cache, TRAIN, (), strange, settings, False, ())
     assert one.tokeniser_json == other.tokeniser_json
 
 
 def test_rows_without_an_answer_are_counted(teacher: Path, cache: Path, settings_of: Settings) -> None:
     more = toy_rows(3, seed=77, first_row=900)
     rows = Rows(np.arange(93), TRAIN.text + more.text, np.concatenate([TRAIN.label, more.label]))
-    with pytest.raises(InputError, match="no answer for 3 of 93 training rows; run the stage capture again"):
-        gather(teacher, cache, rows, VALIDATION, settings_of("static"), False, ("logits",))
+    with pytest.raises(InputError, match="no answer for 3 of 93 texts of the transfer set; run the stage capture"):
+        gather(teacher, cache, rows, (), VALIDATION, settings_of("static"), False, ("logits",))
 
 
 def test_answers_of_another_teacher_are_refused(
@@ -79,10 +79,10 @@ def test_answers_of_another_teacher_are_refused(
 ) -> None:
     other = publish_teacher(tmp_path / "other", tiny_checkpoint, seed=1)
     with pytest.raises(StaleCache, match="captured with another weights"):
-        gather(other, cache, TRAIN, VALIDATION, settings_of("static"), False, ("logits",))
+        gather(other, cache, TRAIN, (), VALIDATION, settings_of("static"), False, ("logits",))
     first = publish_teacher(tmp_path / "first", tiny_checkpoint, pooling="cls")
     with pytest.raises(StaleCache, match="captured with another pooling"):
-        gather(first, cache, TRAIN, VALIDATION, settings_of("static"), False, ("logits",))
+        gather(first, cache, TRAIN, (), VALIDATION, settings_of("static"), False, ("logits",))
 
 
 def test_damaged_answers_are_refused(teacher: Path, cache: Path, tmp_path: Path, settings_of: Settings) -> None:
@@ -90,7 +90,7 @@ def test_damaged_answers_are_refused(teacher: Path, cache: Path, tmp_path: Path,
     shard = sorted((own / "shards").iterdir())[0]
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(DamagedCache, match=shard.name):
-        gather(teacher, own, TRAIN, VALIDATION, settings_of("static"), False, ("logits",))
+        gather(teacher, own, TRAIN, (), VALIDATION, settings_of("static"), False, ("logits",))
 
 
 def test_a_cache_without_what_a_fingerprint_has_is_refused(
@@ -103,9 +103,9 @@ def test_a_cache_without_what_a_fingerprint_has_is_refused(
     write_manifest(own, manifest.model_copy(update={"fingerprint": {}}))
     assert json.loads((own / "manifest.json").read_text())["fingerprint"] == {}
     with pytest.raises(StaleCache, match="captured with another"):
-        gather(teacher, own, TRAIN, VALIDATION, settings_of("static"), False, ("logits",))
+        gather(teacher, own, TRAIN, (), VALIDATION, settings_of("static"), False, ("logits",))
 
 
 def test_a_signal_that_was_not_captured_is_told(teacher: Path, cache: Path, settings_of: Settings) -> None:
     with pytest.raises(InputError, match=r"add it to capture\.signals"):
-        gather(teacher, cache, TRAIN, VALIDATION, settings_of("static"), False, ("hidden",))
+        gather(teacher, cache, TRAIN, (), VALIDATION, settings_of("static"), False, ("hidden",))

@@ -1,9 +1,11 @@
-"""Labels: names that are nearly the same, of which one may be a typing error."""
+"""Labels: names that are nearly the same, of which one may be a typing error, and those of a ready teacher."""
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
+
+from stillroom.errors import InputError
 
 _SEPARATORS = re.compile(r"[\s_\-./]+")
 _MIN_LENGTH = 5
@@ -48,3 +50,14 @@ def _one_edit(one: str, other: str) -> bool:
         return False
     swapped = len(rest_one) == 2 and rest_one == rest_other[::-1]
     return swapped or max(len(rest_one), len(rest_other)) == 1
+
+
+def check_labels(found: Sequence[str], wanted: Collection[str], shown: str) -> None:
+    """Raise InputError unless a ready classifier gives the labels of the data, in any order."""
+    if len(found) != len(wanted):
+        raise InputError(
+            f"{shown}: the checkpoint gives {len(found)} labels, the data have {len(wanted)}; "
+            "set teacher.fine_tune to true or bring a matching checkpoint"
+        )
+    if missing := sorted(set(wanted) - set(found)):
+        raise InputError(f"{shown}: the checkpoint's labels lack {', '.join(missing[:5])}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import InputError
-from stillroom.params import read_yaml
+from stillroom.params_file import read_yaml
 
 _EDGE = re.compile(r'^"(?P<source>[^"]+)" -> "(?P<target>[^"]+)";$')
 _NODE = re.compile(r'^"(?P<name>[^"]+)";$')

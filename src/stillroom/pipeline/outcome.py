@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import InputError, ParamsError
-from stillroom.params import read_yaml
+from stillroom.params_file import read_yaml
 from stillroom.stages.receipt import Receipt
 
 LOCK = Path("dvc.lock")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
-from stillroom.params import read_yaml
+from stillroom.params_file import read_yaml
 from stillroom.pipeline.command import Pending, start_dvc
 from stillroom.pipeline.graph import Graph, parse_graph
 from stillroom.pipeline.outcome import fingerprint, read_lock

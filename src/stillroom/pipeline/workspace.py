@@ -15,7 +15,8 @@ from typing import Any, Self
 from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
-from stillroom.params import STUDENT_NAME, Params, load_params, read_yaml, write_yaml
+from stillroom.params import STUDENT_NAME, Params
+from stillroom.params_file import as_mapping, load_params, read_yaml, write_yaml
 from stillroom.pipeline.checkout import clone, follow, hide_from_git, lay_over, require_checkout
 from stillroom.pipeline.command import call_dvc
 from stillroom.pipeline.local_config import movable, set_local
@@ -100,7 +101,10 @@ class Workspace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if isinstance(error, InputError):
+            self.discard()
+        else:
+            self.close()
 
 
 def open_workspace(root: Path, params: Params, workspace: Path | None) -> Workspace:
@@ -150,8 +154,10 @@ def remove_leftover_students(path: Path, params: Params) -> list[Path]:
 
 
 def _are_of_checkout(root: Path, params: Params) -> bool:
+    """Whether the checkout's own params.yaml says the same, in a form that DVC can read: with every section."""
     try:
-        return load_params(root / layout.PARAMS) == params
+        raw = read_yaml(root / layout.PARAMS)
+        return raw.keys() >= Params.model_fields.keys() and load_params(root / layout.PARAMS) == params
     except InputError:
         return False
 
@@ -208,7 +214,7 @@ def _refresh(root: Path, path: Path, params: Params) -> None:
     follow(root, path)
     names = lay_over(root, path, before)
     target = path / layout.PARAMS
-    if _raw(target) != params.model_dump(mode="json", exclude_unset=True):
+    if _raw(target) != as_mapping(params, defaults=False):
         write_yaml(params, target, defaults=False)
     set_local(path, {"core": _private_site_cache(path)})
     _mark(path, root, names)

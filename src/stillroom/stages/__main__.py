@@ -14,13 +14,14 @@ from typing import Any
 import stillroom
 from stillroom import layout
 from stillroom.errors import InputError, StillroomError, TryAgain
-from stillroom.params import load_params
+from stillroom.params_file import load_params
 from stillroom.parent import die_with_parent
 from stillroom.stages.receipt import Receipt, address, write_ended, write_started
 
 STAGES = (
     "ingest",
     "split",
+    "grow",
     "teach",
     "capture",
     "reference",

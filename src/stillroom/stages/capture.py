@@ -4,6 +4,7 @@ from stillroom import compute, layout
 from stillroom.batching import load_tokeniser
 from stillroom.cache.capture import capture
 from stillroom.cache.store import export
+from stillroom.data.growth import read_grown
 from stillroom.data.splits import read_split
 from stillroom.files import atomic_folder
 from stillroom.params import Params
@@ -25,7 +26,7 @@ def run(params: Params) -> dict[str, float]:
         description.pad,
         layout.TEACHER,
         precision,
-        read_split(layout.SPLIT, "train").text,
+        [*read_split(layout.SPLIT, "train").text, *read_grown(layout.GROWN)],
         params.capture,
         layout.state() / "cache",
         params.seed,

@@ -1,10 +1,11 @@
-"""distil: split, teacher and its cached answers → one student and its baseline without a teacher."""
+"""distil: split, grown texts, teacher and its cached answers → one student and its baseline without a teacher."""
 
 import logging
 
 from stillroom import compute, layout
 from stillroom.cache.shards import MANIFEST
 from stillroom.code import code_digest
+from stillroom.data.growth import read_grown
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, sha256_file
@@ -28,6 +29,7 @@ def run(params: Params, item: str) -> dict[str, float]:
         layout.TEACHER,
         layout.CACHE,
         rows["train"],
+        read_grown(layout.GROWN),
         rows["validation"],
         settings,
         special,

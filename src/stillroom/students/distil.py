@@ -16,6 +16,7 @@ from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
 from stillroom.params import ComputeParams, SlicedParams, Student
 from stillroom.students import sliced, static
+from stillroom.students.losses import NO_LABEL
 from stillroom.students.material import Material
 from stillroom.teacher.model import count_params
 from stillroom.training import Scratch, count_steps, fit
@@ -42,14 +43,19 @@ def train(
     machine: ComputeParams,
     scratch: Scratch,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
-    """One training run. variant `student` learns from the teacher's answers, `baseline` from the labels alone."""
+    """One training run. variant `student` learns from the teacher's answers, for grown texts too, which have no label;
+    `baseline` from the labels of the training rows alone.
+    """
     family = FAMILIES[settings.family]
     torch.manual_seed(seed)
     student = family.build(material, settings)
-    columns = {"label": torch.from_numpy(train_rows.label)}
+    tokens = material.tokens if variant == "student" else material.tokens.first(len(train_rows))
+    label = torch.full((len(tokens),), NO_LABEL, dtype=torch.int64)
+    label[: len(train_rows)] = torch.from_numpy(train_rows.label)
+    columns = {"label": label}
     if variant == "student":
         columns |= {name: torch.from_numpy(values) for name, values in material.signals.items()}
-    batches = family.batches(material.tokens, settings, material.pad, seed, columns)
+    batches = family.batches(tokens, settings, material.pad, seed, columns)
     validation = family.batches(
         material.validation_tokens,
         settings,

@@ -3,6 +3,9 @@
 import torch
 from torch.nn import functional as F
 
+NO_LABEL = -1
+"""Stands for the label of a text that the teacher alone has judged."""
+
 
 def soft_target_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """KL divergence from the teacher's softened answer, times temperature² (Hinton et al., arXiv 1503.02531).
@@ -21,8 +24,8 @@ def distillation_loss(
     temperature: float,
     hard_weight: float,
 ) -> torch.Tensor:
-    """Soft targets and hard labels mixed; without a teacher, the labels alone."""
-    hard = F.cross_entropy(student, labels)
+    """Soft targets and hard labels mixed; without a teacher, the labels alone. A row without one adds 0 to those."""
+    hard = F.cross_entropy(student, labels, ignore_index=NO_LABEL, reduction="sum") / len(labels)
     if teacher is None:
         return hard
     return hard_weight * hard + (1 - hard_weight) * soft_target_loss(student, teacher, temperature)

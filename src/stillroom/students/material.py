@@ -1,5 +1,6 @@
 """What a student is made from and trained on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from stillroom.teacher.model import TOKENISER, Classifier, Description, load_tea
 
 @dataclass(frozen=True)
 class Material:
-    """The teacher, the trimmed vocabulary, the rows in it, and the teacher's answers for the training rows.
+    """The teacher, the trimmed vocabulary, the texts in it, and the teacher's answers for the transfer set.
 
-    kept[new id] = teacher's id; pad: new id of the padding token; signals: float32 [train rows, width] by name.
+    kept[new id] = teacher's id; pad: new id of the padding token; tokens: the transfer set, training rows first, grown
+    texts after them; signals: float32 [texts of the transfer set, width] by name.
     """
 
     teacher: Classifier
@@ -37,6 +39,7 @@ def gather(
     teacher: Path,
     cache: Path,
     train: Rows,
+    grown: Sequence[str],
     validation: Rows,
     settings: StudentParams,
     special_tokens: bool,
@@ -49,7 +52,8 @@ def gather(
     reader = Reader.open(cache)
     found = reader.manifest.fingerprint
     check_same(found, fingerprint(teacher, found.get("precision", ""), found.get("signals", ())), cache)
-    positions = reader.locate(entry_keys(train.text), "training rows")
+    transfer = [*train.text, *grown]
+    positions = reader.locate(entry_keys(transfer), "texts of the transfer set")
     original = load_tokeniser(teacher / TOKENISER, description.max_length)
     vocabulary = trim(
         original,
@@ -66,7 +70,7 @@ def gather(
         vocabulary.tokeniser_json,
         vocabulary.kept,
         vocabulary.pad,
-        tokenise(trimmed, train.text, settings.max_length),
+        tokenise(trimmed, transfer, settings.max_length),
         tokenise(trimmed, validation.text, settings.max_length),
         {name: reader.read(name, positions) for name in signals},
     )

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from stillroom.data.labels import check_labels
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
 from stillroom.teacher.attention import use_training_attention
@@ -142,7 +143,7 @@ def load_ready(folder: Path, labels: Sequence[str]) -> ReadyClassifier:
 
     checkpoint = _load(AutoModelForSequenceClassification, folder, 0.0, None, needs_pooler=True)
     found = [checkpoint.config.id2label[index] for index in range(len(checkpoint.config.id2label))]
-    _check_labels(found, labels, folder)
+    check_labels(found, labels, str(folder))
     return ReadyClassifier(checkpoint, [found.index(label) for label in labels])
 
 
@@ -233,13 +234,3 @@ def _untrained(folder: Path, description: Description) -> Classifier:
         return ReadyClassifier(checkpoint, range(len(description.labels)))
     encoder = AutoModel.from_config(config)
     return EncoderClassifier(encoder, config.hidden_size, len(description.labels), description.pooling)
-
-
-def _check_labels(found: Sequence[str], wanted: Sequence[str], where: Path) -> None:
-    if len(found) != len(wanted):
-        raise InputError(
-            f"{where}: the checkpoint gives {len(found)} labels, the data have {len(wanted)}; "
-            "set teacher.fine_tune to true or bring a matching checkpoint"
-        )
-    if missing := sorted(set(wanted) - set(found)):
-        raise InputError(f"{where}: the checkpoint's labels lack {', '.join(missing[:5])}")

@@ -1,0 +1,76 @@
+"""Growth: texts without a label, made from the training rows, on which a student hears the teacher once more.
+
+A teacher is sure of the rows that it was trained on, so its answers for them say little more than the labels; of texts
+that lack some words it has to judge anew. Words are left out as in Tang et al. (arXiv 1903.12136), whose masks stand
+for them. docs/adr/0008-growth.md has the figures.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stillroom.data.duplicates import reappearing
+from stillroom.data.folding import folded
+from stillroom.errors import InputError
+from stillroom.files import atomic_folder
+from stillroom.params import GrowthParams
+
+TEXTS = "texts.parquet"
+
+
+def grow(
+    texts: Sequence[str], held_out: Sequence[str], settings: GrowthParams, near: float, seed: int
+) -> tuple[list[str], int]:
+    """Grown texts, each once and none of them a training text, and how many were refused.
+
+    Refused is what comes near a held-out text (Jaccard similarity `near` of word shingles): a student must not
+    be told of those. What grows from a text depends on that text, the settings and the seed alone, so that new rows
+    leave the old ones' grown texts, and the teacher's answers for them, as they are.
+    """
+    known = {folded(text) for text in texts}
+    grown: dict[str, None] = {}
+    for text in texts:
+        for variant in _variants(text, settings, seed):
+            if variant not in known:
+                grown.setdefault(variant)
+    candidates = list(grown)
+    elsewhere = {folded(text) for text in held_out}
+    refused = reappearing(candidates, held_out, near)
+    kept = [text for text, leaks in zip(candidates, refused, strict=True) if not leaks and text not in elsewhere]
+    return kept, len(candidates) - len(kept)
+
+
+def _variants(text: str, settings: GrowthParams, seed: int) -> Iterator[str]:
+    words = text.split()
+    content = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    generator = np.random.default_rng([seed, int.from_bytes(content[:16], "little")])
+    for _ in range(settings.factor):
+        stays = generator.random(len(words)) >= settings.word_drop
+        if stays.any():
+            yield folded(" ".join(word for word, stay in zip(words, stays, strict=True) if stay))
+
+
+def write_grown(texts: Sequence[str], folder: Path) -> None:
+    """Write an artifacts/grown folder, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic_folder(folder) as temporary:
+        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), temporary / TEXTS, compression="zstd")
+
+
+def read_grown(folder: Path) -> list[str]:
+    """Read what `write_grown` wrote; raises InputError if it is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / TEXTS
+    try:
+        texts: list[str] = pq.read_table(path, columns=["text"])["text"].to_pylist()
+        return texts
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise InputError(
+            f"{path}: not readable as texts ({' '.join(str(error).split())}); run the stage grow again"
+        ) from error
