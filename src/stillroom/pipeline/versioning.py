@@ -15,7 +15,6 @@ from stillroom.files import read_json, sha256_file, write_json
 from stillroom.params import Params
 from stillroom.pipeline.command import call_dvc
 from stillroom.pipeline.local_config import COMMITTED, LOCAL, read_config, remote_section, set_local
-from stillroom.pipeline.room import ensure_room
 from stillroom.pipeline.workspace import Workspace
 
 REMOTE = "stillroom"
@@ -70,7 +69,6 @@ def version_data(workspace: Workspace, snapshot: Snapshot | None = None) -> Data
     note = _note(workspace.path, url)
     if note is not None and note == _last(workspace.path):
         return DataVersion(_md5(workspace.path), url, False, time.monotonic() - started)
-    ensure_room(workspace)
     call_dvc(workspace.path, "--wait-for-lock", "add", str(layout.SOURCE_DATA))
     push(workspace, url, str(_POINTER))
     note = _note(workspace.path, url)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.data.sources import snapshot
+from stillroom.data.sources.disk import RESERVE_BYTES
 from stillroom.errors import InputError
 from stillroom.files import file_digests, sha256_file, tree_digest
 from stillroom.params import Params
@@ -147,6 +148,40 @@ def test_no_space_in_the_workspace_writes_nothing(
     monkeypatch.setattr("stillroom.data.sources.disk.free_bytes", lambda folder: 10)
     with pytest.raises(InputError, match="has 10 B free"):
         snapshot(make_params(), workspace)
+    assert list(workspace.iterdir()) == []
+
+
+def test_no_space_for_the_run_writes_nothing(
+    make_params: MakeParams, teacher: Path, state: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size_bytes = sum(path.stat().st_size for path in teacher.iterdir())
+    monkeypatch.setattr("stillroom.data.sources.disk.free_bytes", lambda folder: RESERVE_BYTES + 10 * size_bytes)
+    with pytest.raises(InputError, match=r"a run may write .* free some, or move the checkout"):
+        snapshot(make_params(), workspace)
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["arrival", "access", "other"], "the checkpoint gives 3 labels, the data have 2"),
+        (["arrival", "entry"], "the checkpoint's labels lack access"),
+        (["access", "arrival"], None),
+    ],
+)
+def test_a_ready_teacher_of_other_labels_writes_nothing(
+    make_params: MakeParams, teacher: Path, state: Path, workspace: Path, labels: list[str], told: str | None
+) -> None:
+    config = json.loads((teacher / "config.json").read_text())
+    config["id2label"] = dict(enumerate(labels))
+    (teacher / "config.json").write_text(json.dumps(config))
+    params = make_params()
+    params = params.model_copy(update={"teacher": params.teacher.model_copy(update={"fine_tune": False})})
+    if told is None:
+        assert snapshot(params, workspace).changed
+        return
+    with pytest.raises(InputError, match=told):
+        snapshot(params, workspace)
     assert list(workspace.iterdir()) == []
 
 

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from stillroom import layout
 from stillroom.data.manifest import SOURCE_RECORD, DataSource, FileSource
 from stillroom.data.sources.address import Address, parse, shown
-from stillroom.data.sources.disk import ensure_free
+from stillroom.data.sources.disk import ensure_free, ensure_room, size_on_disk
 from stillroom.data.sources.fetching import Fetched, fetch_into, source_store
 from stillroom.data.sources.store import Store
-from stillroom.data.sources.teacher import TeacherPin, check_teacher
+from stillroom.data.sources.teacher import TeacherPin, check_teacher, labels_of
 from stillroom.errors import InputError, TryAgain
 from stillroom.files import atomic_folder, read_json, sha256_file, write_json
 from stillroom.params import DataParams, Params
@@ -34,8 +34,8 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     """Fetch data and teacher and lay sources/data and sources/teacher.json into the workspace.
 
     Everything is fetched and checked before anything is written, and only what differs is written, whole.
-    Raises InputError and TryAgain as `fetch` does, and InputError for rows that ingest would refuse or a
-    broken checkpoint.
+    Raises InputError and TryAgain as `fetch` does, and InputError for rows that ingest would refuse, a broken
+    checkpoint, a ready one with other labels, or a disk without room for the run.
     """
     addresses = _addresses(params.data)
     teacher_address = parse(params.teacher.source, "teacher.source")
@@ -55,14 +55,18 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     )
     data, pin_path = workspace / layout.SOURCE_DATA, workspace / layout.SOURCE_TEACHER
     stale_data, stale_pin = not _holds(store, data, source), _differs(pin_path, pin.model_dump(mode="json"))
+    changed = stale_data or stale_pin
     if stale_pin:
         check_teacher(teacher.path, f"teacher.source: {shown(params.teacher.source)}")
+    if changed:
+        _check_rows(files, params, teacher.path)
+        data_bytes = sum(size_on_disk(fetched.path) for fetched in files.values())
+        ensure_room(layout.state(), workspace, size_on_disk(teacher.path), data_bytes)
     if stale_data:
-        _check_rows(files, params.data)
         _lay(files, source, data)
     if stale_pin:
         write_json(pin_path, pin.model_dump(mode="json"))
-    return Snapshot(data, pin_path, source, pin, stale_data or stale_pin)
+    return Snapshot(data, pin_path, source, pin, changed)
 
 
 def _addresses(data: DataParams) -> dict[str, tuple[str, Address, str | None]]:
@@ -131,16 +135,23 @@ def _differs(path: Path, value: object) -> bool:
         return True
 
 
-def _check_rows(files: dict[str, Fetched], data: DataParams) -> None:
-    """Refuse here what ingest would refuse, so that no bad file is written, versioned or pushed."""
-    from stillroom.data.intake import take_in
+def _check_rows(files: dict[str, Fetched], params: Params, teacher: Path) -> None:
+    """Refuse here what ingest would refuse, so that no bad file is written, versioned or pushed.
 
-    take_in({split: (shown(fetched.address.uri), fetched.path) for split, fetched in files.items()}, data)
+    So is a teacher that is ready but gives other labels than the rows have.
+    """
+    from stillroom.data.intake import take_in
+    from stillroom.data.labels import check_labels
+
+    given = {split: (shown(fetched.address.uri), fetched.path) for split, fetched in files.items()}
+    rows = take_in(given, params.data)
+    if not params.teacher.fine_tune:
+        wanted = rows.examples["train"].label_counts()
+        check_labels(labels_of(teacher), wanted, f"teacher.source: {shown(params.teacher.source)}")
 
 
 def _lay(files: dict[str, Fetched], source: DataSource, folder: Path) -> None:
-    size_bytes = sum(fetched.path.stat().st_size for fetched in files.values())
-    ensure_free(folder, size_bytes, f"{folder}")
+    ensure_free(folder, sum(size_on_disk(fetched.path) for fetched in files.values()), f"{folder}")
     with atomic_folder(folder) as temporary:
         for split, record in source.files().items():
             copy = temporary / record.file

@@ -80,6 +80,12 @@ def check_teacher(folder: Path, shown: str) -> None:
         _check_weights(weights, shown)
 
 
+def labels_of(folder: Path) -> list[str]:
+    """The labels that a checkpoint gives, by class id; none if its config names none."""
+    named = read_json(folder / "config.json").get("id2label") or {}
+    return [str(name) for _, name in sorted(named.items(), key=lambda entry: int(entry[0]))]
+
+
 def _json_object(path: Path, shown: str) -> dict[str, object]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
