@@ -220,6 +220,27 @@ def test_a_run_that_breaks_again_and_again_ends_as_one_that_does_not(monkeypatch
     assert without_seconds(resumed.history) == without_seconds(whole.history)
 
 
+def test_seconds_of_an_epoch_add_up_over_a_break_in_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Slow(Toy):
+        def loss(self, batch: Any) -> torch.Tensor:
+            now[0] += 10.0
+            return super().loss(batch)
+
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setenv(training.CHECKPOINT_VARIABLE, "0")
+    monkeypatch.setattr(training, "_SHARE_OF_TIME", 0)
+    for steps in (7, 1):  # two steps of the second epoch's five before the first break, one before the other
+        with pytest.raises(RuntimeError, match="the power is gone"):
+            train(breaks_at=steps, kind=Slow)
+        now[0] += 1000.0
+    resumed = train(kind=Slow)
+    assert resumed.steps == 12
+    told = [epoch["seconds"] for epoch in resumed.history]
+    assert told == [50.0] * 4, "neither the steps that were cut short nor the time between the runs"
+
+
 def test_without_time_for_a_checkpoint_a_broken_run_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(training.CHECKPOINT_VARIABLE, "3600")
     with pytest.raises(RuntimeError):

@@ -202,11 +202,18 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}  # for dropout
-        checkpoint["learner"] = {"history": self.history, "losses": self._losses, "random": random}
+        checkpoint["learner"] = {
+            "history": self.history,
+            "losses": self._losses,
+            "seconds": time.monotonic() - self._epoch_began,
+            "random": random,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["learner"]["history"]
         self._losses = checkpoint["learner"]["losses"]
+        # in the middle of an epoch Lightning goes on without on_train_epoch_start
+        self._epoch_began = time.monotonic() - checkpoint["learner"]["seconds"]
         torch.set_rng_state(checkpoint["learner"]["random"]["cpu"].cpu())
         torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["learner"]["random"]["cuda"]])
 

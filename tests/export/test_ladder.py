@@ -72,6 +72,25 @@ def test_with_no_drop_allowed_fp32_is_still_taken(graph: Path, tmp_path: Path) -
     assert steps[-1].drop == 0
 
 
+def test_a_source_whose_accuracy_is_known_is_run_for_the_rung_fp32_only(graph: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def predict(path: Path) -> Floats:
+        seen.append(path.stem)
+        return answers(model=10, dynamic_int8=13, dynamic_int8_per_channel=11)(path)
+
+    settings = QuantiseParams(rungs=ALL, allowed_drop=0.0251)
+    path, _, steps = climb(graph, tmp_path, settings, predict, LABELS, accuracy=0.9)
+    assert seen == ["dynamic_int8", "dynamic_int8_per_channel"]
+    assert path == tmp_path / "dynamic_int8_per_channel.onnx"
+    assert [step.drop for step in steps] == pytest.approx([0.03, 0.01])
+    seen.clear()
+    path, logits, steps = climb(graph, tmp_path, QuantiseParams(allowed_drop=0.0), predict, LABELS, accuracy=0.91)
+    assert seen == ["dynamic_int8", "dynamic_int8_per_channel", "model"]
+    assert path.stem == steps[-1].rung == "fp32", "fp32 is taken whatever was told of it"
+    np.testing.assert_array_equal(logits, answers(model=10)(path))
+
+
 def test_only_the_rungs_that_are_named_are_tried(graph: Path, tmp_path: Path) -> None:
     _, _, steps = climb(graph, tmp_path, QuantiseParams(rungs=("fp32",)), answers(model=0), LABELS)
     assert [step.rung for step in steps] == ["fp32"]

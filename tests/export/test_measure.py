@@ -1,15 +1,18 @@
+import json
 import os
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from stillroom.export.measure import cold_start, latencies_ms, machine, throughput
+from stillroom.export import measure
+from stillroom.export.measure import TORCH_TEACHER, cold_start, latencies_ms, machine, throughput
 from stillroom.export.runtime import Package
 from tests.conftest import SOURCE_ROOT
-from tests.toys import toy_rows
+from tests.toys import publish_teacher, toy_rows
 
 TEXTS = [f"text {number}" for number in range(23)]
 
@@ -68,10 +71,27 @@ def test_few_texts_are_enough() -> None:
         assert 0 <= found["one"]["p50"] <= found["one"]["p95"]
 
 
-def test_throughput_counts_rows_of_the_better_pass(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.0, 4.0, 10.0, 12.0])
+@pytest.mark.parametrize(("times", "best"), [((0.0, 4.0, 10.0, 12.0), 2.0), ((0.0, 2.0, 10.0, 14.0), 2.0)])
+def test_throughput_counts_rows_of_the_better_pass(
+    monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], best: float
+) -> None:
+    left = iter(times)
+    monkeypatch.setattr("time.perf_counter", lambda: next(left))
+    assert throughput(len, TEXTS) == (len(TEXTS) / best, len(TEXTS))
+    assert not list(left)
+
+
+def test_a_long_pass_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 5.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
-    assert throughput(Package.load(built / "fp32"), TEXTS) == len(TEXTS) / 2
+    assert throughput(len, TEXTS) == (len(TEXTS) / 5, len(TEXTS))
+
+
+def test_throughput_hands_out_what_a_package_predicts(built: Path) -> None:
+    package = Package.load(built / "fp32")
+    rows_per_s, answers = throughput(package.predict, TEXTS)
+    assert rows_per_s > 0
+    np.testing.assert_allclose(answers, package.predict(TEXTS), atol=1e-6)
 
 
 def test_a_cold_start_is_measured_in_a_process_of_its_own(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +100,28 @@ def test_a_cold_start_is_measured_in_a_process_of_its_own(built: Path, monkeypat
     assert found.keys() == {"load_ms", "peak_memory_bytes"}
     assert 1 < found["load_ms"] < 120_000
     assert 20e6 < found["peak_memory_bytes"] < 500e6, "of a process without torch"
+
+
+def test_a_teacher_in_pytorch_is_measured_as_a_package_is(
+    built: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE_ROOT))
+    texts = toy_rows(30, seed=2).text
+    found = cold_start(publish_teacher(tmp_path / "teacher", tiny_checkpoint), texts, TORCH_TEACHER)
+    package = cold_start(built / "int8", texts)
+    assert found.keys() == package.keys()
+    assert found["load_ms"] > package["load_ms"], "it imports torch"
+    assert found["peak_memory_bytes"] > 2 * package["peak_memory_bytes"]
+
+
+def test_a_cold_start_predicts_the_first_texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    heard = tmp_path / "heard.json"
+    load = f"def predict(texts): open({str(heard)!r}, 'w').write(json.dumps([sys.argv[1], *texts]))"
+    cold_start(tmp_path, TEXTS, load)
+    assert json.loads(heard.read_text()) == [str(tmp_path), *TEXTS]
+    monkeypatch.setattr(measure, "_COLD_TEXTS", 5)
+    cold_start(tmp_path, TEXTS, load)
+    assert json.loads(heard.read_text()) == [str(tmp_path), *TEXTS[:5]]
 
 
 def test_texts_of_any_kind_reach_that_process(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

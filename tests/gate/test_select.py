@@ -86,6 +86,7 @@ def test_evaluations_beside_different_teachers_are_refused() -> None:
 NUMBER = (int, float)
 METRICS = {"accuracy": NUMBER, "macro_f1": NUMBER, "ece": NUMBER}
 LATENCY = {"p50": NUMBER, "p95": NUMBER}
+COST = {"size_bytes": int, "throughput_rows_per_s": NUMBER, "load_ms": NUMBER, "peak_memory_bytes": int}
 SHAPE = {
     "task": str,
     "data": {"rows": {"train": int, "validation": int, "test": int}, "sha256": str},
@@ -94,13 +95,13 @@ SHAPE = {
         "params": int,
         "metrics": METRICS,
         "latency_ms": {"torch_fp32": LATENCY, "onnx_int8": LATENCY},
-        "size_bytes": int,
-    },
+        "onnx_int8": {"metrics": METRICS, "agreement": NUMBER} | COST,
+    }
+    | COST,
     "students": {
         "tiny": {
             "family": str,
             "params": int,
-            "size_bytes": int,
             "quantisation": str,
             "metrics": METRICS,
             "baseline_metrics": METRICS,
@@ -111,6 +112,7 @@ SHAPE = {
             "verdict": str,
             "reasons": list,
         }
+        | COST
     },
     "selected": (str, type(None)),
 }

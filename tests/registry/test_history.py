@@ -30,6 +30,17 @@ def test_package_figures(workspace: Any) -> None:
     assert figures["f1.good/__"] == 0.91
 
 
+def test_figures_of_both_forms_of_the_teacher(tmp_path: Path) -> None:
+    form = {"throughput_rows_per_s": 90.0, "load_ms": 9.0, "peak_memory_bytes": 900, "size_bytes": 90}
+    int8 = form | {"per_class": {"a": {"f1": 0.8, "support": 3}}, "agreement": 0.97}
+    reference = form | {"params": 7, "per_class": {"a": {"f1": 0.9, "support": 3}}, "onnx_int8": int8}
+    write_json(tmp_path / "artifacts/reference/reference.json", reference | {"machine": {"cores": 2}})
+    told = {point.key: point.value for point in history.told(tmp_path, "reference").points}
+    both = {f"onnx_int8.{name}": value for name, value in form.items()} | form
+    others = {"params": 7, "f1.a": 0.9, "onnx_int8.f1.a": 0.8, "onnx_int8.agreement": 0.97}
+    assert told == both | others
+
+
 def test_result_differs_when_the_file_differs(workspace: Any) -> None:
     before = history.told(workspace.root, "evaluate@static").result
     path = workspace.root / "artifacts/evaluations/static/evaluation.json"

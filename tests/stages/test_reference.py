@@ -10,10 +10,11 @@ from stillroom.data.splits import read_snapshot, read_split
 from stillroom.export.predictions import read_probabilities
 from stillroom.export.runtime import Package
 from stillroom.files import sha256_file
-from stillroom.gate.metrics import classification_metrics
+from stillroom.gate.metrics import agreement, classification_metrics
 from stillroom.stages.receipt import read_receipt
 from stillroom.teacher.inference import predict
 from stillroom.teacher.model import TOKENISER, count_params, load_teacher
+from tests.conftest import run_stage
 from tests.toys import LABELS, Workspace
 
 
@@ -32,7 +33,6 @@ def test_the_reference_tells_quality_and_size_of_both_forms(finished: Workspace)
     found = read_probabilities(layout.REFERENCE / "predictions.parquet", "teacher", test)
     assert told["metrics"] == pytest.approx(classification_metrics(test.label, found))
     assert told["metrics"].keys() == {"accuracy", "macro_f1", "ece"}
-    assert set(told["per_class"]) == set(LABELS)
     assert told["params"] == count_params(load_teacher(layout.TEACHER)[0])
     files = [layout.TEACHER / name for name in ("model.safetensors", "tokenizer.json")]
     assert told["size_bytes"] == sum(path.stat().st_size for path in files)
@@ -40,9 +40,47 @@ def test_the_reference_tells_quality_and_size_of_both_forms(finished: Workspace)
     assert told["onnx_int8"]["size_bytes"] == sum(path.stat().st_size for path in int8.iterdir())
     predicted = Package.load(int8).predict(test.text)
     assert told["onnx_int8"]["metrics"] == pytest.approx(classification_metrics(test.label, predicted), abs=0.05)
+    assert told["onnx_int8"]["agreement"] == pytest.approx(agreement(predicted, found), abs=0.05)
+    for form in (told, told["onnx_int8"]):
+        assert set(form["per_class"]) == set(LABELS)
+        f1 = [figures["f1"] for figures in form["per_class"].values()]
+        assert np.mean(f1) == pytest.approx(form["metrics"]["macro_f1"])
+        assert sum(figures["support"] for figures in form["per_class"].values()) == len(test)
     receipt = read_receipt("reference")
     assert receipt is not None
     assert receipt.metrics == told["metrics"]
+
+
+def test_the_reference_tells_speed_and_memory_of_both_forms_as_of_students(finished: Workspace) -> None:
+    told = json.loads((layout.REFERENCE / "reference.json").read_text())
+    student = json.loads((layout.EVALUATIONS / "static" / "evaluation.json").read_text())
+    for name in ("throughput_rows_per_s", "load_ms", "peak_memory_bytes"):
+        assert told["onnx_int8"][name] > 0
+        assert told[name] > 0
+        assert name in student
+    assert told["peak_memory_bytes"] > 2 * told["onnx_int8"]["peak_memory_bytes"], "torch is in it"
+    assert told["machine"].keys() == student["machine"].keys()
+
+
+def test_the_fp32_graph_is_not_run_to_tell_what_int8_costs(
+    own_finished: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillroom.export import build
+
+    rows: list[int] = []
+    run = build.onnx_logits
+    monkeypatch.setattr(
+        build, "onnx_logits", lambda path, tokens, budget: rows.append(len(tokens)) or run(path, tokens, budget)
+    )
+    assert run_stage(monkeypatch, "reference") == 0
+    validation = read_split(layout.SPLIT, "validation")
+    assert rows == [min(64, len(validation)), len(validation)], "parity on few rows, then the int8 graph"
+    package = Package.load(layout.REFERENCE / "onnx_int8")
+    right = float((package.predict(validation.text).argmax(axis=1) == validation.label).mean())
+    (rung,) = package.manifest["rungs"]
+    accuracy = load_teacher(layout.TEACHER)[1].metrics["validation"]["accuracy"]
+    assert rung["accuracy"] == pytest.approx(right, abs=0.05)
+    assert rung["drop"] == pytest.approx(accuracy - rung["accuracy"])
 
 
 def test_the_int8_teacher_is_a_package_like_any_other(finished: Workspace) -> None:
@@ -62,6 +100,7 @@ def test_no_scratch_is_left(finished: Workspace) -> None:
     assert {path.name for path in layout.REFERENCE.iterdir()} == {"predictions.parquet", "reference.json", "onnx_int8"}
     assert {path.name for path in layout.REFERENCE.parent.iterdir()} == {
         "split",
+        "grown",
         "teacher",
         "cache",
         "reference",

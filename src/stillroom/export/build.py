@@ -23,7 +23,10 @@ _PARITY_ROWS = 64
 
 @dataclass(frozen=True)
 class Model:
-    """What is to be packaged. module: ids and mask to logits; tokeniser: its tokenizer.json; threads: 0 for all."""
+    """What is to be packaged. module: ids and mask to logits; tokeniser: its tokenizer.json; threads: 0 for all.
+
+    accuracy: of the module on the validation rows, where it is known already.
+    """
 
     name: str
     family: str
@@ -33,6 +36,7 @@ class Model:
     max_length: int
     params: int
     threads: int
+    accuracy: float | None = None
 
 
 def build_package(
@@ -48,7 +52,7 @@ def build_package(
         def predict(path: Path) -> Floats:
             return onnx_logits(path, tokens, _BUDGET)
 
-        chosen, logits, steps = climb(graph, Path(scratch), settings, predict, validation.label)
+        chosen, logits, steps = climb(graph, Path(scratch), settings, predict, validation.label, model.accuracy)
         temperature = fit_temperature(logits, validation.label)
         return write_package(
             folder,

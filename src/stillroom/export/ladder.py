@@ -1,5 +1,6 @@
 """Quantisation as a ladder: try the rungs in order, take the first whose drop on validation is allowed."""
 
+import functools
 import logging
 import shutil
 import warnings
@@ -45,22 +46,30 @@ def quantise(source: Path, target: Path, rung: str) -> None:
 
 
 def climb(
-    source: Path, folder: Path, settings: QuantiseParams, predict: Callable[[Path], Floats], labels: Ints
+    source: Path,
+    folder: Path,
+    settings: QuantiseParams,
+    predict: Callable[[Path], Floats],
+    labels: Ints,
+    accuracy: float | None = None,
 ) -> tuple[Path, Floats, list[Step]]:
     """The first rung's graph whose validation accuracy is allowed, its validation logits, and every rung tried.
 
-    predict: logits [rows, classes] of a graph on the validation rows; labels: class ids [rows].
+    predict: logits [rows, classes] of a graph on the validation rows; labels: class ids [rows]. accuracy: what the
+    source reaches on them, where it is known: then the source is run for the rung fp32 only.
     """
-    reference = predict(source)
+    reference = functools.cache(lambda: predict(source))
+    expected = _accuracy(reference(), labels) if accuracy is None else accuracy
     tried: list[Step] = []
     for rung in settings.rungs:
         path = folder / f"{rung}.onnx"
         quantise(source, path, rung)
-        logits = predict(path) if rung != "fp32" else reference
-        accuracy, drop = _accuracy(logits, labels), _accuracy(reference, labels) - _accuracy(logits, labels)
-        step = Step(rung, accuracy, drop, path.stat().st_size, drop <= settings.allowed_drop)
+        logits = predict(path) if rung != "fp32" else reference()
+        reached = _accuracy(logits, labels)
+        drop = expected - reached
+        step = Step(rung, reached, drop, path.stat().st_size, rung == "fp32" or drop <= settings.allowed_drop)
         tried.append(step)
-        log.info("quantise: %s has accuracy %.4f, a drop of %.4f; %d bytes", rung, accuracy, drop, step.size_bytes)
+        log.info("quantise: %s has accuracy %.4f, a drop of %.4f; %d bytes", rung, reached, drop, step.size_bytes)
         if step.ok:
             return path, logits, tried
     raise AssertionError("the ladder ends with fp32, which loses nothing")

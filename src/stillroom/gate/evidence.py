@@ -57,19 +57,26 @@ class TeacherLatency(_Part):
 
 
 class Int8Figures(_Part):
-    """The teacher as an int8 package."""
+    """The teacher as an int8 package; agreement is with the teacher in PyTorch fp32."""
 
     size_bytes: int
     metrics: Quality
+    agreement: float
+    throughput_rows_per_s: float
+    load_ms: float
+    peak_memory_bytes: int
 
 
 class TeacherFigures(_Part):
-    """The teacher, measured in the same process and run as the student."""
+    """The teacher; its latency was measured in the same process and run as the student's."""
 
     name: str
     params: int
     size_bytes: int
     metrics: Quality
+    throughput_rows_per_s: float
+    load_ms: float
+    peak_memory_bytes: int
     onnx_int8: Int8Figures
     latency_ms: TeacherLatency
 

@@ -118,7 +118,7 @@ def measured(evaluation: Mapping[str, Any]) -> list[Point]:
         "teacher": evaluation.get("teacher", {}).get("metrics"),
         "latency_ms": evaluation.get("latency_ms"),
         "speedup": evaluation.get("speedup"),
-        "f1": {label: scores.get("f1") for label, scores in evaluation.get("per_class", {}).items()},
+        "f1": _f1(evaluation),
     }
     single = ("params", "size_bytes", "agreement", "throughput_rows_per_s", "load_ms", "peak_memory_bytes")
     return [
@@ -126,6 +126,10 @@ def measured(evaluation: Mapping[str, Any]) -> list[Point]:
         *numbers(named),
         *numbers({name: evaluation.get(name) for name in single}),
     ]
+
+
+def _f1(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {label: scores.get("f1") for label, scores in figures.get("per_class", {}).items()}
 
 
 def digest(parts: Sequence[str]) -> str:
@@ -149,12 +153,11 @@ def _teacher(value: Mapping[str, Any]) -> _Reading:
 
 def _reference(value: Mapping[str, Any]) -> _Reading:
     int8 = value.get("onnx_int8", {})
-    f1 = {label: scores.get("f1") for label, scores in value.get("per_class", {}).items()}
+    single = ("params", "size_bytes", "throughput_rows_per_s", "load_ms", "peak_memory_bytes")
     named = {
-        "params": value.get("params"),
-        "size_bytes": value.get("size_bytes"),
-        "onnx_int8": int8,
-        "f1": f1,
+        **{name: value.get(name) for name in single},
+        "onnx_int8": {name: figure for name, figure in int8.items() if name != "per_class"} | {"f1": _f1(int8)},
+        "f1": _f1(value),
     }
     return [*numbers(value.get("metrics", {})), *numbers(named)], {"teacher": str(value.get("name"))}
 

@@ -1,16 +1,19 @@
 """reference: the teacher on the test rows, in PyTorch fp32 and as an int8 package, as students are measured."""
 
+from collections.abc import Sequence
+
 from stillroom import compute, layout
 from stillroom.batching import load_tokeniser, tokenise
 from stillroom.calibration import softmax
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.export.build import Model, build_package
+from stillroom.export.measure import TORCH_TEACHER, cold_start, machine, throughput
 from stillroom.export.predictions import write_predictions
 from stillroom.export.runtime import Package
 from stillroom.files import atomic_folder, sha256_file, write_json
-from stillroom.gate.metrics import classification_metrics, per_class
+from stillroom.gate.metrics import agreement, classification_metrics, per_class
 from stillroom.params import Params, QuantiseParams
-from stillroom.teacher.inference import predict
+from stillroom.teacher.inference import Floats, predict
 from stillroom.teacher.model import TOKENISER, WEIGHTS, LogitsOnly, load_teacher
 
 _BUDGET = 8192
@@ -18,15 +21,18 @@ _ALWAYS_INT8 = QuantiseParams(rungs=("dynamic_int8", "fp32"), allowed_drop=1.0)
 
 
 def run(params: Params) -> dict[str, float]:
-    """Publish the teacher's test predictions, metrics and int8 package."""
+    """Publish the teacher's test predictions, its figures and its int8 package."""
     compute.prepare(params.compute)
     snapshot = read_snapshot(layout.SPLIT)
     test = read_split(layout.SPLIT, "test")
     teacher, description = load_teacher(layout.TEACHER)
     tokeniser = load_tokeniser(layout.TEACHER / TOKENISER, description.max_length)
-    tokens = tokenise(tokeniser, test.text, description.max_length)
-    logits = predict(teacher, tokens, description.pad, _BUDGET)
-    probabilities = softmax(logits, description.temperature)
+
+    def probabilities_of(texts: Sequence[str]) -> Floats:
+        tokens = tokenise(tokeniser, texts, description.max_length)
+        return softmax(predict(teacher, tokens, description.pad, _BUDGET), description.temperature)
+
+    rows_per_s, probabilities = throughput(probabilities_of, test.text)
     metrics = classification_metrics(test.label, probabilities)
     weights = layout.TEACHER / WEIGHTS
     model = Model(
@@ -38,6 +44,7 @@ def run(params: Params) -> dict[str, float]:
         max_length=description.max_length,
         params=description.params,
         threads=0,
+        accuracy=description.metrics["validation"]["accuracy"],
     )
     with atomic_folder(layout.REFERENCE) as folder:
         write_predictions(folder / "predictions.parquet", test, {"teacher": probabilities})
@@ -45,17 +52,24 @@ def run(params: Params) -> dict[str, float]:
         int8.mkdir()
         lineage = {"data": snapshot.sha256, "teacher": sha256_file(weights)}
         build_package(int8, model, read_split(layout.SPLIT, "validation"), _ALWAYS_INT8, lineage)
-        quantised = Package.load(int8).predict(test.text)
+        int8_rows_per_s, quantised = throughput(Package.load(int8).predict, test.text)
         reference = {
             "name": description.name,
             "params": description.params,
             "size_bytes": weights.stat().st_size + (layout.TEACHER / TOKENISER).stat().st_size,
             "metrics": metrics,
             "per_class": per_class(test.label, probabilities, snapshot.labels),
+            "throughput_rows_per_s": rows_per_s,
+            **cold_start(layout.TEACHER, test.text, TORCH_TEACHER),
             "onnx_int8": {
                 "size_bytes": sum(path.stat().st_size for path in int8.iterdir()),
                 "metrics": classification_metrics(test.label, quantised),
+                "per_class": per_class(test.label, quantised, snapshot.labels),
+                "agreement": agreement(quantised, probabilities),
+                "throughput_rows_per_s": int8_rows_per_s,
+                **cold_start(int8, test.text),
             },
+            "machine": machine(),
         }
         write_json(folder / "reference.json", reference)
     return dict(metrics)
