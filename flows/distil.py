@@ -15,8 +15,8 @@ from flows.result import in_markdown, result_of
 from flows.run import RunResult, run_once
 from flows.session import Session, current
 from flows.tasks import StageTasks, WholeTasks, service
-from stillroom.errors import InputError, TryAgain
-from stillroom.params import load_params
+from stillroom.errors import TryAgain
+from stillroom.params_file import load_params
 from stillroom.pipeline.listener import Chorus
 from stillroom.pipeline.outcome import StageOutcome
 from stillroom.pipeline.plan import Plan, make_plan, start_plan
@@ -50,7 +50,7 @@ def distil(
     """
     session = current()
     with _place(session, params_file, overrides, workspace) as place, place.as_environment():
-        session.services.check_tracker()
+        _check_tracker(session)
         plan = _versioned_plan(place, session)
         if plan.due:
             ensure_room(place)
@@ -72,6 +72,13 @@ def distil(
     return Completed(message=str(result["told"]), data=result)
 
 
+def _check_tracker(session: Session) -> None:
+    try:
+        session.services.check_tracker()
+    except TryAgain as error:
+        get_run_logger().warning("%s; the run goes on; the next run records it if this one cannot", error)
+
+
 @contextmanager
 def _place(session: Session, params_file: str, overrides: Overrides, workspace: str | None) -> Iterator[Workspace]:
     if session.place is not None:
@@ -79,11 +86,7 @@ def _place(session: Session, params_file: str, overrides: Overrides, workspace: 
         return
     params = load_params(Path(params_file), assignments(overrides))
     with open_workspace(Path.cwd(), params, Path(workspace) if workspace else None) as place:
-        try:
-            yield place
-        except InputError:
-            place.discard()
-            raise
+        yield place
 
 
 def _versioned_plan(place: Workspace, session: Session) -> Plan:

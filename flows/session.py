@@ -45,7 +45,7 @@ class Services:
     snapshot: Callable[[Params, Path], object] = _snapshot
     record: Record = _record
     check_tracker: Callable[[], None] = _check_tracker
-    """Raises what `record` would raise at the end of a long run."""
+    """Raises what `record` would raise at the end of a long run; TryAgain does not stop the run."""
 
 
 @dataclass(frozen=True)

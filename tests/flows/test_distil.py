@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,12 +13,14 @@ import pytest
 
 from flows.run import RunResult, run_once
 from flows.session import Services
-from stillroom.errors import InputError, TryAgain
+from stillroom.errors import InputError
 from stillroom.params import Params
 from stillroom.pipeline.listener import Silence
 from stillroom.pipeline.outcome import StageOutcome
 from stillroom.pipeline.runner import Mode
+from stillroom.registry import tracking
 from tests.pipeline.project import STAGES, Project, snapshot
+from tests.registry.test_tracking import server as serving
 
 pytestmark = [pytest.mark.serial, pytest.mark.usefixtures("prefect_server")]
 
@@ -25,15 +28,12 @@ pytestmark = [pytest.mark.serial, pytest.mark.usefixtures("prefect_server")]
 class Recorder:
     """Stands in for the tracker."""
 
-    def __init__(self, *errors: Exception) -> None:
-        self.errors = list(errors)
+    def __init__(self) -> None:
         self.seen: list[dict[str, bool]] = []
 
     def __call__(
         self, workspace: Path, params: Params, stages: Sequence[StageOutcome], run_name: str
     ) -> dict[str, str]:
-        if self.errors:
-            raise self.errors.pop(0)
         assert os.environ["STILLROOM_STATE"]
         self.seen.append({stage.address: stage.executed for stage in stages})
         return {"run_id": run_name}
@@ -156,13 +156,53 @@ def test_a_stage_killed_twice_fails(project: Project) -> None:
     assert of_last_run()["tasks"]["split"] == ("Failed", 2)
 
 
-def test_a_tracker_that_is_down_loses_no_stage(project: Project) -> None:
-    down = [TryAgain("the tracker is down")] * 3
-    ended = run(project, recorder=Recorder(*down), mode="whole")
-    assert (ended.exit_code, ended.error) == (75, "the tracker is down")
-    project.executed()
-    assert run(project).exit_code == 0
+@pytest.mark.parametrize("mode", ["per-stage", "whole"])
+def test_a_tracking_server_that_is_down_stops_no_stage(
+    project: Project, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    class Online(Recorder):
+        """Records where the server answers."""
+
+        def __call__(self, *given: Any, **named: Any) -> dict[str, str]:
+            tracking.probe(tracking.tracking_uri())
+            return super().__call__(*given, **named)
+
+    recorder = Online()
+    services = Services(snapshot, recorder)
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        monkeypatch.setenv(tracking.URI_VARIABLE, f"http://someone:hunter2@{address}")
+        ended = run(project, services=services, mode=mode)
+    assert ended.exit_code == 75
+    assert ended.error is not None
+    assert ended.error.startswith(f"http://someone:***@{address}: MLflow is not to be reached")
+    assert project.executed() == sorted(STAGES)
+    assert recorder.seen == []
+    warnings = [line for line in of_last_run()["logs"] if "the run goes on; the next run records it" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"http://someone:***@{address}: MLflow is not to be reached")
+    assert "\n" not in warnings[0]
+    with serving(200) as uri:
+        monkeypatch.setenv(tracking.URI_VARIABLE, uri)
+        again = run(project, services=services, mode=mode)
+    assert again.exit_code == 0
     assert project.executed() == []
+    assert recorder.seen == [dict.fromkeys(STAGES, False)]
+    assert not any("the run goes on" in line for line in of_last_run()["logs"])
+
+
+def test_a_damaged_tracking_database_stops_the_run_at_its_start(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(b"no database" * 1000)
+    monkeypatch.setenv(tracking.URI_VARIABLE, f"sqlite:///{database}")
+    ended = run(project)
+    assert ended.exit_code == 2
+    assert ended.error is not None
+    assert "damaged" in ended.error
+    assert not (project.path / "executed.log").exists()
 
 
 def test_a_busy_workspace_is_told_with_its_owner(project: Project) -> None:
@@ -201,7 +241,7 @@ def test_what_would_fail_late_is_refused_early(project: Project, monkeypatch: py
 
     recorder = Recorder()
     if trouble == "disk":
-        monkeypatch.setattr("stillroom.pipeline.versioning.ensure_room", refuse)
+        monkeypatch.setattr("flows.distil.ensure_room", refuse)
     services = Services(snapshot, recorder, refuse if trouble == "tracker" else lambda: None)
     ended = run(project, "seed=5", services=services)
     assert (ended.exit_code, ended.error) == (2, "no room")
@@ -212,7 +252,7 @@ def test_what_would_fail_late_is_refused_early(project: Project, monkeypatch: py
 
 def test_a_run_that_has_nothing_to_do_needs_no_room(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(project).exit_code == 0
-    monkeypatch.setattr("stillroom.pipeline.room.free_bytes", lambda folder: 0)
+    monkeypatch.setattr("stillroom.data.sources.disk.free_bytes", lambda folder: 0)
     assert run(project).exit_code == 0
 
 

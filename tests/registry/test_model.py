@@ -10,14 +10,30 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import grimp
 import pytest
 
+import stillroom
 from stillroom.errors import InputError
-from stillroom.params import read_yaml
+from stillroom.export.runtime import Package
+from stillroom.params_file import read_yaml
 from stillroom.registry import model, tracking
 
+SOURCE = Path(stillroom.__file__).parents[1]
+WITHOUT_TORCH = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, NoTorch())
+"""
+WITHOUT_STILLROOM = f"""
+sys.path = [entry for entry in sys.path if entry != {str(SOURCE)!r}]
+"""
 LOADS = """
-import json, sys, warnings
+import importlib.util, json, warnings
+importable = importlib.util.find_spec("stillroom") is not None
 import mlflow.pyfunc
 import pandas as pd
 warnings.simplefilter("error", UserWarning)
@@ -27,7 +43,13 @@ answers = [
     served.predict([{"text": "great"}]),
 ]
 heavy = sorted({"torch", "transformers", "lightning", "prefect", "dvc"} & set(sys.modules))
-print(json.dumps({"answers": [answer.to_dict("list") for answer in answers], "heavy": heavy}))
+own = {name: module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "stillroom"}
+print(json.dumps({
+    "answers": [answer.to_dict("list") for answer in answers],
+    "heavy": heavy,
+    "own": own,
+    "importable": importable,
+}))
 """
 
 
@@ -42,9 +64,11 @@ def environment(state: Path) -> dict[str, str]:
     }
 
 
-def test_loads_and_predicts_without_torch(registered: tracking.Tracker, state: Path) -> None:
+def loaded(state: Path, code: str) -> Any:
+    """What a process of its own tells at its end."""
     done = subprocess.run(
-        [sys.executable, "-c", LOADS],
+        [sys.executable, "-c", code],
+        cwd=state,
         env=environment(state),
         capture_output=True,
         text=True,
@@ -52,12 +76,74 @@ def test_loads_and_predicts_without_torch(registered: tracking.Tracker, state: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_loads_and_predicts_without_torch(registered: tracking.Tracker, state: Path, installed: bool) -> None:
+    told = loaded(state, WITHOUT_TORCH + ("" if installed else WITHOUT_STILLROOM) + LOADS)
+    assert told["importable"] is installed
     assert told["heavy"] == []
+    own = {Path(file) for file in told["own"].values()}
+    if installed:
+        assert own == {SOURCE / "stillroom" / name for name in model.CODE}
+    else:
+        (root,) = {file.parent for file in own if file.parent.name == "stillroom"}
+        assert root.is_relative_to(state / "mlartifacts")
+        assert own == {root / name for name in model.CODE}
     many, one = told["answers"]
     assert many["label"] == ["good", "bad", "bad"]
     assert many["probability"][2] == pytest.approx(0.5)
     assert one["label"] == ["good"]
+
+
+def test_an_installed_stillroom_stays_whole(registered: tracking.Tracker, state: Path) -> None:
+    code = """
+import json, sys
+import mlflow.pyfunc
+mlflow.pyfunc.load_model("models:/toy/1")
+mlflow.pyfunc.load_model("models:/toy/2")
+import stillroom.registry.ledger as later
+print(json.dumps([later.__file__, sys.path]))
+"""
+    file, path = loaded(state, code)
+    assert file == str(SOURCE / "stillroom/registry/ledger.py")
+    assert [Path(entry).name for entry in path[-2:]] == ["code", "code"]
+    assert all(Path(entry).is_relative_to(state) for entry in path[-2:])
+
+
+def test_modules_that_are_imported_already_stay(
+    registered: tracking.Tracker, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.pyfunc
+
+    def own() -> dict[str, Any]:
+        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "stillroom"}
+
+    before = own()
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with tracking.as_global(registered.uri):
+        served = mlflow.pyfunc.load_model("models:/toy/1")
+    assert own() == before
+    assert isinstance(served.unwrap_python_model().package, Package)
+
+
+def test_the_code_of_a_model_is_what_the_runtime_imports() -> None:
+    imports = grimp.build_graph("stillroom", cache_dir=None)
+    runtime = "stillroom.export.runtime"
+    modules = {runtime, "stillroom", "stillroom.export", *imports.find_upstream_modules(runtime)}
+    needed = []
+    for module in modules:
+        path = SOURCE / module.replace(".", "/")
+        found = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        needed.append(found.relative_to(SOURCE / "stillroom").as_posix())
+    assert sorted(needed) == list(model.CODE)
+
+
+def test_saving_leaves_the_path_alone(make_release: Any, tmp_path: Path) -> None:
+    before = list(sys.path)
+    model.save(tmp_path / "model", make_release("toy"))
+    assert sys.path == before
 
 
 def test_saved_folder_says_what_it_needs(registered: tracking.Tracker, state: Path) -> None:
@@ -73,10 +159,11 @@ def test_saved_folder_says_what_it_needs(registered: tracking.Tracker, state: Pa
         assert (folder / "artifacts/package/stillroom.json").is_file()
         assert not list(folder.rglob("*.pkl"))
         assert not list(folder.rglob("__pycache__"))
+        code = [path for path in (folder / "code").rglob("*") if path.is_file()]
+        assert sorted(path.relative_to(folder / "code/stillroom").as_posix() for path in code) == list(model.CODE)
         required = (folder / "requirements.txt").read_text().split()
         assert {line.partition("==")[0] for line in required} == {
             "mlflow",
-            "stillroom",
             "onnxruntime",
             "tokenizers",
             "numpy",

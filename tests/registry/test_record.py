@@ -87,7 +87,7 @@ def test_recording_again_changes_nothing_and_needs_no_mlflow(state: Path, worksp
     fingerprints = [(stage.address, stage.fingerprint) for stage in workspace.outcomes()]
     code = (
         "import sys, time; from pathlib import Path; from stillroom.registry import record, marker\n"
-        "from stillroom.params import load_params\n"
+        "from stillroom.params_file import load_params\n"
         f"summary = Path({str(workspace.root)!r}) / 'reports/summary.json'\n"
         f"params = load_params(Path({str(workspace.root)!r}) / 'params.yaml')\n"
         f"key = marker.key(params.registry, {fingerprints!r}, summary)\n"
@@ -248,7 +248,7 @@ RECORD = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from stillroom.params import load_params
+from stillroom.params_file import load_params
 from stillroom.pipeline.outcome import StageOutcome
 from stillroom.registry.record import record_run
 root = Path(sys.argv[1])

@@ -96,6 +96,8 @@ def test_locked_database_is_tried_again(state: Path) -> None:
     holder.execute("BEGIN EXCLUSIVE")
     try:
         assert "locked" in refusal(TryAgain)
+        with pytest.raises(InputError, match="locked by another process; end that process"):
+            tracking.check_before_run()
     finally:
         holder.close()
     tracking.connect()
@@ -108,6 +110,8 @@ def test_damaged_database_is_wrong_input_and_left_alone(state: Path) -> None:
     told = refusal(InputError)
     assert "damaged" in told
     assert str(path) in told
+    with pytest.raises(InputError, match="damaged"):
+        tracking.check_before_run()
     assert path.read_bytes() == before
 
 
@@ -135,10 +139,25 @@ def test_folder_in_place_of_the_database_is_wrong_input(
     assert "cannot be used" in refusal(InputError)
 
 
-@pytest.mark.parametrize("uri", ["./mlruns", "file:///mlruns", "ftp://host/x", "sqlite://"])
-def test_unknown_kind_of_uri_is_wrong_input(state: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "./mlruns",
+        "file:///mlruns",
+        "ftp://host/x",
+        "sqlite://",
+        "http:/host:5000",
+        "http://host:port",
+        "postgresql://someone:hun/ter2@host/db",
+    ],
+)
+def test_uri_that_can_never_work_is_wrong_input(state: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv(tracking.URI_VARIABLE, uri)
-    assert tracking.URI_VARIABLE in refusal(InputError)
+    told = refusal(InputError)
+    assert tracking.URI_VARIABLE in told
+    assert "ter2" not in told
+    with pytest.raises(InputError, match=tracking.URI_VARIABLE):
+        tracking.check_before_run()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "postgresql", "mysql+pymysql"])
@@ -148,14 +167,28 @@ def test_server_that_is_down_is_tried_again(state: Path, monkeypatch: pytest.Mon
         port = reserved.getsockname()[1]
         monkeypatch.setenv(tracking.URI_VARIABLE, f"{scheme}://someone:hunter2@127.0.0.1:{port}/db")
         told = refusal(TryAgain)
+        with pytest.raises(TryAgain) as early:
+            tracking.check_before_run()
     assert f"{scheme}://someone:***@127.0.0.1:{port}" in told
     assert "hunter2" not in told
+    assert told == f"{early.value}; nothing is lost, the next run records it"
 
 
 def test_server_that_never_answers_is_tried_again(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv(tracking.URI_VARIABLE, f"http://127.0.0.1:{silent.getsockname()[1]}")
         refusal(TryAgain)
+
+
+def test_a_store_that_is_not_made_yet_is_in_the_state_folder(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (state / "mlflow.db").unlink()
+    tracking.check_before_run()
+    assert not (state / "mlflow.db").exists()
+    monkeypatch.setenv(tracking.URI_VARIABLE, f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(InputError, match="no such database"):
+        tracking.check_before_run()
 
 
 def test_refused_credentials_are_wrong_input(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import stillroom
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 PACKAGE = "artifacts/package"
-_CODE = Path(__file__).with_name("served.py")
-_RUNTIME = ("onnxruntime", "tokenizers", "numpy")
+CODE = ("__init__.py", "batching.py", "errors.py", "export/__init__.py", "export/runtime.py", "files.py")
+"""The runtime and what it imports of Stillroom: the model brings them along, no index has to have them."""
+_SERVED = Path(__file__).with_name("served.py")
+_REQUIRED = ("onnxruntime", "tokenizers", "numpy")
 _EXAMPLE = "Shares rose after the company reported higher profits."
 
 
 def requirements() -> list[str]:
     """What an environment needs to serve a package, exact; MLflow would otherwise guess from imports."""
-    return [f"stillroom=={stillroom.__version__}", *(f"{name}=={version(name)}" for name in _RUNTIME)]
+    return [f"{name}=={version(name)}" for name in _REQUIRED]
 
 
 def signature() -> "ModelSignature":
@@ -42,14 +45,15 @@ def save(folder: Path, package: Path, model: Any = None) -> None:
 
     model: the mlflow.models.Model to complete, which carries the identity of a logged model.
     """
-    with warnings.catch_warnings():  # MLflow warns about type hints of its own and of ours, which a signature replaces
-        warnings.simplefilter("ignore")
+    with TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's about type hints of its own and of ours, which a signature replaces
         import mlflow.pyfunc
         import pandas as pd
 
         mlflow.pyfunc.save_model(
             path=str(folder),
-            python_model=str(_CODE),
+            python_model=str(_SERVED),
+            code_paths=[str(_code(Path(scratch)))],
             artifacts={"package": str(package)},
             signature=signature(),
             input_example=pd.DataFrame({"text": [_EXAMPLE]}),
@@ -58,6 +62,16 @@ def save(folder: Path, package: Path, model: Any = None) -> None:
         )
     for cache in list(folder.rglob("__pycache__")):
         shutil.rmtree(cache, ignore_errors=True)
+
+
+def _code(scratch: Path) -> Path:
+    """A package `stillroom` below `scratch` that holds the runtime alone."""
+    source = Path(stillroom.__file__).parent
+    for name in CODE:
+        target = scratch / source.name / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target)
+    return scratch / source.name
 
 
 def log(

@@ -104,7 +104,8 @@ def connect() -> Tracker:
 def check_before_run() -> None:
     """Ask at once what a run would be told at its end; a store in the state folder that is not made yet is fine.
 
-    Raises InputError for a SQLite file that is missing, locked or damaged, TryAgain for a server that is down.
+    Raises InputError for a SQLite file that is missing, locked or damaged, TryAgain for a server that is down,
+    which may be up again by then.
     """
     uri = tracking_uri()
     path = sqlite_file(uri)
@@ -115,9 +116,10 @@ def check_before_run() -> None:
     try:
         probe(uri)
     except TryAgain as error:
+        told = str(error).removesuffix(_LATER)
         if path is None:
-            raise
-        raise InputError(f"{str(error).removesuffix(_LATER)}; end that process, or change {URI_VARIABLE}") from error
+            raise TryAgain(told) from error
+        raise InputError(f"{told}; end that process, or change {URI_VARIABLE}") from error
 
 
 def quieten() -> None:
@@ -196,7 +198,7 @@ def _is_damage(error: BaseException | None) -> bool:
 
 def probe(uri: str) -> None:
     """Find out in seconds, without MLflow, what its own retries need minutes for; raises like `connect`."""
-    scheme = urlsplit(uri).scheme.partition("+")[0]
+    scheme = _scheme(uri)
     if scheme == "sqlite":
         _probe_sqlite(uri)
     elif scheme in ("http", "https"):
@@ -208,6 +210,16 @@ def probe(uri: str) -> None:
             f"{URI_VARIABLE} is {redacted(uri)!r}; give http(s)://HOST, sqlite:///FILE or postgresql://…, "
             "or leave it unset"
         )
+
+
+def _scheme(uri: str) -> str:
+    """The kind of store without its driver; empty where no server can be at such an address."""
+    try:
+        parts = urlsplit(uri)
+        addressed = parts.port != 0 and (parts.hostname or not parts.scheme.startswith("http"))
+    except ValueError:  # a port that is no number
+        return ""
+    return parts.scheme.partition("+")[0] if addressed else ""
 
 
 def _probe_sqlite(uri: str) -> None:
@@ -237,6 +249,7 @@ def _probe_sqlite(uri: str) -> None:
 
 
 def _probe_http(uri: str) -> None:
+    from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
@@ -246,7 +259,7 @@ def _probe_http(uri: str) -> None:
         error.close()
         if error.code >= 500:
             raise TryAgain(f"{redacted(uri)}: MLflow answers {error.code}{_LATER}") from error
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, OSError, HTTPException) as error:
         reason: Any = getattr(error, "reason", error)
         raise TryAgain(f"{redacted(uri)}: MLflow is not to be reached ({reason}){_LATER}") from error
 
@@ -255,5 +268,5 @@ def _probe_port(uri: str, default: int) -> None:
     parts = urlsplit(uri)
     try:
         socket.create_connection((parts.hostname or "localhost", parts.port or default), _PROBE_S).close()
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise TryAgain(f"{redacted(uri)}: the database is not to be reached ({error}){_LATER}") from error
