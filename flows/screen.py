@@ -9,6 +9,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from stillroom.errors import StillroomError
 from stillroom.pipeline.outcome import StageOutcome
+from stillroom.stages.receipt import Receipt
+
+_PART = "seconds_"
+"""Metrics of a receipt that are so named tell where the stage's time went."""
 
 
 class Screen:
@@ -55,7 +59,8 @@ class Screen:
         """Leave a line for a stage that ran; count one that did not."""
         self._close(outcome.address)
         if outcome.executed:
-            self._print(f"[green]✓[/green] {escape(outcome.address)} [dim]{outcome.seconds:.1f} s[/dim]")
+            took = f"{outcome.seconds:.1f} s{_parts(outcome.receipt)}"
+            self._print(f"[green]✓[/green] {escape(outcome.address)} [dim]{took}[/dim]")
         else:
             self._up_to_date += 1
 
@@ -71,3 +76,11 @@ class Screen:
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False)
+
+
+def _parts(receipt: Receipt | None) -> str:
+    """` (read 4.0, student 8.1)` for a stage that tells its parts, else nothing."""
+    metrics = receipt.metrics if receipt else {}
+    told = {name.removeprefix(_PART): took for name, took in metrics.items() if name.startswith(_PART)}
+    parts = [f"{escape(name)} {took:.1f}" for name, took in told.items()]
+    return f" ({', '.join(parts)})" if parts else ""

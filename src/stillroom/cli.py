@@ -1,5 +1,6 @@
 """The `stillroom` command. Everything heavy is imported by the command that needs it."""
 
+import errno
 import importlib
 import json
 import os
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stillroom.errors import InputError, StillroomError
+from stillroom.errors import InputError, StillroomError, TryAgain
 
 if TYPE_CHECKING:
     from stillroom.export.runtime import Package
@@ -39,19 +40,35 @@ def run_cli() -> int:
     """Run the command line and return an exit code; a foreseen error is one line on stderr."""
     try:
         result = app(standalone_mode=False)
+        print(end="", flush=True)  # what the buffer still holds fails here, not when Python ends
     except StillroomError as error:
         return _told(error)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the reader of our output has gone; nothing to close)
+        _give_up_output()
         return 0
+    except SystemExit as error:  # what typer makes of a broken pipe
+        if isinstance(error.__context__, BrokenPipeError):
+            return 0
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _give_up_output()
+        where = f"{error.filename}: " if error.filename else ""
+        return _told(TryAgain(f"{where}{error.strerror}; free some space and run again"))
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own usage errors
             error.show()
             return 2
         raise
     return int(result) if isinstance(result, int) else 0
+
+
+def _give_up_output() -> None:
+    """What stdout still holds can't be written; keep Python from trying again at its end."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (nothing to close)
 
 
 def _told(error: StillroomError) -> int:
@@ -151,7 +168,7 @@ def plan(
 ) -> None:
     """Show what a run would do, and why, before it does anything."""
     from stillroom import layout
-    from stillroom.params import load_params
+    from stillroom.params_file import load_params
     from stillroom.pipeline.plan import make_plan
     from stillroom.pipeline.workspace import open_workspace
 
@@ -203,11 +220,12 @@ def predict(
         raise InputError("predict: give either texts or --input FILE.csv")
     if target is not None and source is None:
         raise InputError("predict: --output goes with --input FILE.csv")
+    for text in texts or ():
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise InputError(f"predict: the text {text!r} is not UTF-8; give it as UTF-8, or in a file by --input")
     from stillroom.export.runtime import Package
     from stillroom.export.table import predict_file
 
-    if source is not None and not source.is_file():
-        raise InputError(f"{source}: no such file")
     loaded = Package.load(package if package is not None else _registered_package(model or "", registered))
     if source is not None:
         predict_file(loaded, source, target)
@@ -223,7 +241,7 @@ def _lines(package: "Package", texts: list[str]) -> Iterator[str]:
 
 def _registered_package(version: str, name: str | None) -> Path:
     from stillroom import layout
-    from stillroom.params import load_params
+    from stillroom.params_file import load_params
     from stillroom.registry.champion import champion_package
 
     root = checkout()
@@ -242,7 +260,7 @@ def promote(
     import getpass
 
     from stillroom import layout
-    from stillroom.params import load_params
+    from stillroom.params_file import load_params
     from stillroom.registry import promotion
 
     root = checkout()
@@ -257,7 +275,7 @@ def source(params: ParamsFile = None, overrides: Overrides = None) -> None:
     """Fetch, check and version the raw data, and pin the teacher, so that `dvc repro` can run."""
     from stillroom import layout
     from stillroom.files import read_json
-    from stillroom.params import load_params
+    from stillroom.params_file import load_params
     from stillroom.pipeline.versioning import version_data
     from stillroom.pipeline.workspace import open_workspace
 

@@ -14,7 +14,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich", "pydantic"):
             raise
-        sys.exit(_refuse("the command line needs the pipeline: pip install 'stillroom[pipeline]'"))
+        sys.exit(
+            _refuse("the command line needs the pipeline: make install, or pip install '.[pipeline]' in the checkout")
+        )
     sys.exit(run_cli())
 
 

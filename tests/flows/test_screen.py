@@ -7,6 +7,7 @@ from rich.console import Console
 from flows.screen import Screen
 from stillroom.errors import StillroomError
 from stillroom.pipeline.outcome import StageOutcome
+from stillroom.stages.receipt import Receipt
 
 
 def follow(console: Console) -> None:
@@ -35,3 +36,13 @@ def test_a_pipe_sees_what_ran_without_codes_of_a_terminal() -> None:
     written = io.StringIO()
     follow(Console(file=written, force_terminal=False))
     assert written.getvalue() == "✓ teach 12.3 s\n1 stages are up to date\n"
+
+
+def test_a_stage_that_tells_its_parts_shows_where_the_time_went() -> None:
+    metrics = {"validation_accuracy": 0.9, "seconds_read": 4.04, "seconds_student": 8.1, "seconds_baseline": 5.9}
+    written = io.StringIO()
+    with Screen(Console(file=written, force_terminal=False, width=200)) as screen:
+        for address, told in (("distil@static", metrics), ("split", {"rows": 3.0})):
+            receipt = Receipt(stage=address, state="finished", pid=1, started_at=0.0, metrics=told)
+            screen.closed(StageOutcome(address, True, "", 18.3, receipt))
+    assert written.getvalue() == "✓ distil@static 18.3 s (read 4.0, student 8.1, baseline 5.9)\n✓ split 18.3 s\n"

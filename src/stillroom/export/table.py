@@ -1,13 +1,15 @@
 """Label a CSV file row by row, whatever its size: text in, `text,label,probability` out, in order."""
 
 import csv
+import errno
 import os
 import sys
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
-from stillroom.errors import InputError
+from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.export.runtime import Package
 from stillroom.files import atomic_file
 
@@ -18,38 +20,71 @@ _FIELD_CHARS = 16 * 1024 * 1024
 def predict_file(package: Package, source: Path, target: Path | None) -> None:
     """Read a column `text`, write columns `text,label,probability` to the target or to stdout.
 
-    The target appears whole or not at all. Raises InputError for a file without that column or of broken CSV.
+    The target appears whole or not at all. Raises InputError for a source that cannot be read, lacks that column
+    or is broken CSV and for a target that cannot be written, TryAgain where the target's disk is full.
     """
     csv.field_size_limit(_FIELD_CHARS)
-    with source.open(encoding="utf-8-sig", newline="") as stream:
-        texts = _texts(stream, source)
-        if target is None:
-            _write(sys.stdout, package, texts)
-            return
-        if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-            raise InputError(f"{target}: its folder does not exist or cannot be written")
-        with atomic_file(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
-            _write(out, package, texts)
-
-
-def _texts(stream: TextIO, source: Path) -> Iterator[str]:
-    reader = csv.DictReader(stream, strict=True)
+    texts = _texts(source)
+    if target is None:
+        _write(sys.stdout, package, texts)
+        return
     try:
-        names = reader.fieldnames or []
-        if _COLUMN not in names:
-            raise InputError(f"{source}: has no column {_COLUMN!r}; it has {', '.join(names) or 'none'}")
-        for row in reader:
-            if row[_COLUMN] is None:
-                raise InputError(f"{source}: line {reader.line_num} has no value for {_COLUMN!r}")
-            yield row[_COLUMN]
+        written = _written(target)
+        with atomic_file(written) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+            _write(out, package, texts)
+    except OSError as error:
+        raise _refused(target, error) from error
+
+
+def _written(target: Path) -> Path:
+    """The file that a target stands for, through links; a pipe or a device must not be replaced by a file."""
+    written = Path(os.path.realpath(target))
+    if not written.parent.is_dir():
+        raise InputError(f"{target}: there is no folder {written.parent}; create it")
+    if written.exists() and not written.is_file():
+        raise InputError(f"{target}: is no regular file; give --output another name, or leave it out for stdout")
+    return written
+
+
+def _refused(target: Path, error: OSError) -> StillroomError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TryAgain(f"{target}: not written ({error.strerror}); free some space and run again")
+    return InputError(f"{target}: cannot be written ({error.strerror})")
+
+
+def _texts(source: Path) -> Iterator[str]:
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            names = reader.fieldnames or []
+            if _COLUMN not in names:
+                raise InputError(f"{source}: has no column {_COLUMN!r}; it has {', '.join(names) or 'none'}")
+            for row in reader:
+                if row[_COLUMN] is None:
+                    raise InputError(f"{source}: line {reader.line_num} has no value for {_COLUMN!r}")
+                yield row[_COLUMN]
     except csv.Error as error:
-        raise InputError(f"{source}: line {reader.line_num}: {error}") from error
+        raise InputError(f"{source}: after line {reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not UTF-8 after line {reader.line_num} ({error.reason})") from error
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror})") from error
+
+
+class _Lines:
+    """Ends lines with a line feed alone; csv quotes a text's carriage return only where its own line end has one."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, line: str) -> None:
+        self._out.write(line.removesuffix("\r\n") + "\n")
 
 
 def _write(out: TextIO, package: Package, texts: Iterator[str]) -> None:
-    writer = csv.writer(out, lineterminator="\n")
+    rows = package.stream(texts)
+    first = list(islice(rows, 1))  # a source that is refused leaves not even a header on stdout
+    writer = csv.writer(_Lines(out))
     writer.writerow([_COLUMN, "label", "probability"])
-    for text, label, probability in package.stream(texts):
+    for text, label, probability in chain(first, rows):
         writer.writerow([text, label, f"{probability:.6f}"])
