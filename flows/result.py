@@ -17,6 +17,7 @@ def result_of(place: Workspace, executed: Sequence[str], recorded: Any) -> dict[
         "selected": summary.get("selected"),
         "verdicts": {name: student.get("verdict") for name, student in students.items()},
         "retention": {name: student.get("retention", {}) for name, student in students.items()},
+        "confidence": place.params.gate.confidence,
         "executed": list(executed),
         "workspace": str(place.path),
         "recorded": asdict(recorded) if is_dataclass(recorded) and not isinstance(recorded, type) else recorded,
@@ -36,7 +37,7 @@ def in_words(result: Mapping[str, Any]) -> str:
 def in_markdown(result: Mapping[str, Any]) -> str:
     """A table of the students and their verdicts."""
     lines = [
-        "| student | verdict | guarded metric | retention | 95 % bounds |",
+        f"| student | verdict | guarded metric | retention | {100 * result['confidence']:g} % bounds |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name, verdict in result["verdicts"].items():

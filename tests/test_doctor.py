@@ -64,6 +64,13 @@ def test_blocked_versions(versions: dict[str, str], status: list[str]) -> None:
     assert [found.status for found in doctor.blocked(versions)] == status
 
 
+def test_what_lacks_is_installed_by_a_task_of_the_makefile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda names: {})
+    target = doctor._INSTALL.split()[-1]
+    assert f"\n{target}:" in (Path(__file__).parents[1] / "Makefile").read_text()
+    assert {finding(name).remedy for name in ("runtime", "pipeline", "dvc")} == {doctor._INSTALL}
+
+
 def test_cpu_features_are_read() -> None:
     text = "processor\t: 0\nflags\t\t: fpu avx2 avx512f amx_tile amx_bf16 xyz\nprocessor\t: 1\n"
     assert doctor.cpu_features(text) == ["avx2", "avx512f", "amx_tile", "amx_bf16"]

@@ -37,7 +37,8 @@ _NEEDED_BYTES = _GIB
 _COMFORTABLE_BYTES = 5 * _GIB
 _S3_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
-_INSTALL = "pip install -r requirements.lock"
+_INSTALL = "make -B install"
+"""-B, because make takes an environment whose packages were changed by hand for done."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _libraries() -> list[Finding]:
         if not lacking:
             findings.append(Finding(kind, "ok", told))
         elif status == "fail":
-            findings.append(Finding(kind, "fail", f"lacks {', '.join(lacking)}", "pip install stillroom"))
+            findings.append(Finding(kind, "fail", f"lacks {', '.join(lacking)}", _INSTALL))
         else:
             findings.append(Finding(kind, "warn", f"{told}; lacks {', '.join(lacking)}", _INSTALL))
     return findings

@@ -14,6 +14,7 @@ def result(selected: str | None, executed: list[str]) -> dict[str, Any]:
         "selected": selected,
         "verdicts": {"small": "PASS" if selected else "FAIL", "tall": "INCONCLUSIVE"},
         "retention": {"small": BOUNDS, "tall": {}},
+        "confidence": 0.975,
         "executed": executed,
     }
     return {**made, "told": in_words(made)}
@@ -36,5 +37,6 @@ def test_a_sentence_says_who_passed_and_what_ran(selected: str | None, executed:
 
 def test_the_table_has_a_row_for_each_student_and_marks_the_selected() -> None:
     lines = in_markdown(result("small", [])).splitlines()
+    assert lines[2] == "| student | verdict | guarded metric | retention | 97.5 % bounds |"
     assert "| **small** | PASS | accuracy | 0.9800 | 0.9710 … 0.9900 |" in lines
     assert "| tall | INCONCLUSIVE | – | – | – … – |" in lines
