@@ -15,7 +15,7 @@ def main() -> None:
         if error.name not in ("typer", "rich", "pydantic"):
             raise
         sys.exit(
-            _refuse("the command line needs the pipeline: make install, or pip install '.[pipeline]' in the checkout")
+            _refuse("the command line needs the pipeline: run make install in the checkout")
         )
     sys.exit(run_cli())
 
