@@ -9,7 +9,7 @@ from prefect.states import Failed
 
 from stillroom import layout
 from stillroom.errors import GateRefused
-from stillroom.params import load_params
+from stillroom.params_file import load_params
 
 
 @flow(name="rollback", persist_result=False)

@@ -13,7 +13,7 @@ from flows.screen import Screen
 from flows.session import SESSION, Services, Session
 from stillroom import layout
 from stillroom.errors import GateRefused, InputError, StillroomError, TryAgain
-from stillroom.params import load_params, merged
+from stillroom.params_file import load_params, merged
 from stillroom.pipeline.listener import Listener
 from stillroom.pipeline.plan import start_plan
 from stillroom.pipeline.runner import Mode

@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from stillroom import layout
-from stillroom.params import load_params
+from stillroom.params_file import load_params
 
 
 @flow(name="sentinel", persist_result=False)

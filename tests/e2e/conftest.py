@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from stillroom.params import validate, write_yaml
+from stillroom.params import validate
+from stillroom.params_file import write_yaml
 from stillroom.pipeline.checkout import clone, lay_over
 from tests.toys import toy_params, toy_rows, write_tiny_checkpoint
 

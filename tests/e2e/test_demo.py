@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.data.sources import fetch
-from stillroom.params import load_params
+from stillroom.params_file import load_params
 from tests.e2e.conftest import ROOT, make_checkout
 
 pytestmark = [pytest.mark.serial, pytest.mark.slow]

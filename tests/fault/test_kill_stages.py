@@ -22,7 +22,8 @@ _PATIENCE_S = 120.0
 
 def prepare(folder: Path) -> Checkout:
     """A checkout that runs in place, with settings under which each stage takes long enough to be hit."""
-    from stillroom.params import validate, write_yaml
+    from stillroom.params import validate
+    from stillroom.params_file import write_yaml
 
     checkout = make_checkout(folder)
     checkpoint = write_tiny_checkpoint(folder / "tiny-bert")

@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from flows.form import Overrides, assignments
-from stillroom.params import Params, SlicedParams, StaticParams, merged, validate
+from stillroom.params import Params, SlicedParams, StaticParams, validate
+from stillroom.params_file import merged
 
 BASE: dict[str, Any] = {
     "data": {"source": "rows.csv"},
