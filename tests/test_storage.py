@@ -131,6 +131,21 @@ def test_a_race_has_one_winner(storage: Storage, same: bool) -> None:
     assert storage.names() == [f"race/{turn}" for turn in range(5)]
 
 
+def test_what_is_listed_is_whole(storage: Storage, tmp_path: Path) -> None:
+    source = file(tmp_path / "source", bytes(20 << 20))
+
+    def write() -> None:
+        for number in range(4):
+            storage.write(f"file {number}", source)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while not writing.done():
+            assert {storage.size(name) for name in storage.names()} <= {20 << 20}
+        writing.result()
+    assert storage.names() == [f"file {number}" for number in range(4)]
+
+
 def test_what_is_absent_says_so(storage: Storage, tmp_path: Path) -> None:
     storage.create("a/b", b"x")
     for name in ("a/c", "a", "nowhere/c"):

@@ -101,7 +101,8 @@ class Bucket:
         except TryAgain:
             self._unanswered.add(name)
             raise
-        self._unanswered.discard(name)
+        if created:
+            self._unanswered.discard(name)
         return created
 
     def fetch(self, name: str, target: Path) -> None:
@@ -116,7 +117,7 @@ class Bucket:
 
     def remove(self, name: str) -> None:
         key = self._key(name)
-        with self._server(name) as client, suppress(Absent):
+        with suppress(Absent), self._server(name) as client:
             client.delete_object(Bucket=self._bucket, Key=key)
 
     def size(self, name: str) -> int:
@@ -175,17 +176,14 @@ class Bucket:
             return False
 
     def _page(self, client: Any, start: str, following: dict[str, str]) -> Any:
-        """A page of a listing, asked for again if it arrives cut off, which neither HTTP nor botocore minds."""
-        from botocore.parsers import ResponseParserError
-
+        """A page of a listing, asked for again if it arrives empty, which botocore takes for one without names."""
         for attempt in range(1, self._attempts + 1):
-            with suppress(ResponseParserError):
-                page = client.list_objects_v2(Bucket=self._bucket, Prefix=start, **following)
-                if "Name" in page or "IsTruncated" in page:
-                    return page
+            page = client.list_objects_v2(Bucket=self._bucket, Prefix=start, **following)
+            if "Name" in page or "IsTruncated" in page:
+                return page
             if attempt < self._attempts:
                 s3.pause(attempt)
-        raise TryAgain(f"{self._address(start)}: the listing arrives cut off; try again")
+        raise TryAgain(f"{self._address(start)}: the server answers with an empty page; try again")
 
     def _create(self, client: Any, key: str, content: bytes, repeated: bool = False) -> bool:
         """PutObject if the key is free. `repeated`: an earlier try may have arrived without our knowing."""
