@@ -1,10 +1,12 @@
-"""Fixtures that every room shares: a tiny checkpoint, toy rows, a workspace, one whole run of the stages."""
+"""Fixtures that every room shares: a tiny checkpoint, toy rows, a workspace, a run of the stages, an S3 server."""
 
+import hashlib
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -52,6 +54,37 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: 
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A real S3 server on loopback, one for all tests of a process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> tuple[Any, str]:
+    """A client of a real S3 server on loopback and the name of a fresh bucket."""
+    import boto3
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    bucket = "b" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
+    client.create_bucket(Bucket=bucket)
+    return client, bucket
 
 
 def run_stage(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:

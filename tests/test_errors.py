@@ -11,6 +11,7 @@ from stillroom.export.runtime import PackageError
     [
         (errors.StillroomError, 1),
         (errors.InputError, 2),
+        (errors.Absent, 2),
         (errors.ParamsError, 2),
         (StaleCache, 2),
         (DamagedCache, 2),

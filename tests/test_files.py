@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.errors import InputError
+from stillroom.errors import InputError, TryAgain
 from stillroom.files import (
     atomic_file,
     atomic_folder,
+    create_file,
+    disk_errors,
     file_digests,
+    is_temporary,
     listing_digest,
     read_json,
     sha256_file,
@@ -220,3 +224,38 @@ def test_a_tree_digest_sees_sub_folders_and_neither_times_nor_modes(tmp_path: Pa
 def test_a_tree_that_is_not_there_has_no_digest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent: no such file or folder"):
         tree_digest(tmp_path / "absent")
+
+
+def test_a_file_is_created_once_and_leaves_no_temporary(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "entry.json"
+    assert create_file(target, b"one")
+    assert not create_file(target, b"two")
+    assert everything(tmp_path) == {"new/entry.json": b"one"}
+
+
+def test_a_link_whose_answer_was_lost_was_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def lost(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(os, "link", lost)
+    assert create_file(tmp_path / "entry.json", b"one")
+    assert everything(tmp_path) == {"entry.json": b"one"}
+
+
+def test_the_name_of_a_file_being_written_is_known(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a.bin") as temporary:
+        temporary.touch()
+        assert is_temporary(temporary.name)
+    assert not any(map(is_temporary, ("a.bin", ".a.bin", "a.bin.tmp", ".a.bin.tmp", "a.bin.0a1b2c3d.tmp")))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, TryAgain), (errno.EDQUOT, TryAgain), (errno.EIO, TryAgain), (errno.EACCES, InputError)],
+)
+def test_the_errors_of_a_disk_name_the_place(tmp_path: Path, number: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=f"^{tmp_path}: {os.strerror(number)}"), disk_errors(tmp_path):
+        raise OSError(number, os.strerror(number))

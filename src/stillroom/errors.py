@@ -16,6 +16,10 @@ class InputError(StillroomError):
     exit_code = 2
 
 
+class Absent(InputError):
+    """What was asked for by its name is not in the storage."""
+
+
 class ParamsError(InputError):
     """params.yaml, an override or a flow parameter does not describe a run."""
 

@@ -1,8 +1,10 @@
 """Files that are either whole or not there: atomic writes, digests, JSON."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -10,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import InputError
+from stillroom.errors import InputError, TryAgain
 
 _CHUNK = 1 << 20
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 
 
 def sha256_file(path: Path) -> str:
@@ -61,6 +66,11 @@ def _temporary_sibling(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
+def is_temporary(name: str) -> bool:
+    """Whether this is a name under which a file is being written; a killed process leaves such a file behind."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write; on success it is synced to disk and takes the target's place."""
@@ -72,6 +82,41 @@ def atomic_file(target: Path) -> Iterator[Path]:
         _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def create_file(target: Path, content: bytes) -> bool:
+    """Write a file whole if its name is free; False if it is taken.
+
+    A synced temporary sibling is linked to the name: a link never replaces anything nor shows half a file.
+    """
+    temporary = _temporary_sibling(target)
+    try:
+        temporary.write_bytes(content)
+        _sync(temporary)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            # Over NFS the answer to a link that was made may be lost; the file then has its second name all the same.
+            if temporary.stat().st_nlink == 1:
+                return False
+        _sync(target.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Tell the errors of a disk in one line that names the place: TryAgain if it is full or not to be had now."""
+    try:
+        yield
+    except OSError as error:
+        told = f"{place}: {error.strerror or error}"
+        if error.errno in _FULL:
+            raise TryAgain(f"{told}; free some space and try again") from error
+        if error.errno in _PASSING:
+            raise TryAgain(f"{told}; try again later") from error
+        raise InputError(told) from error
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from stillroom.errors import InputError
 from stillroom.registry import ledger
-from stillroom.registry.ledger import Entry, FileStore
+from stillroom.registry.ledger import Entry
+from stillroom.storage import Bucket, Folder, Storage, open_storage
 
 
-def write(store: FileStore, version: int, model: str = "toy") -> Entry | None:
+def write(store: Storage, version: int, model: str = "toy") -> Entry | None:
     """Append one entry after what the ledger holds."""
     return ledger.append(
         model,
@@ -29,8 +30,17 @@ def write(store: FileStore, version: int, model: str = "toy") -> Entry | None:
     )
 
 
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty ledger."""
+    if request.param == "folder":
+        return str(tmp_path)
+    _, bucket = request.getfixturevalue("s3")
+    return f"s3://{bucket}/ledger"
+
+
 def test_entries_follow_each_other(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+    store = Folder(tmp_path)
     for version in (1, 2, 1):
         assert write(store, version)
     entries = ledger.read("toy", store)
@@ -44,8 +54,19 @@ def test_entries_follow_each_other(tmp_path: Path) -> None:
     ]
 
 
-def test_models_have_ledgers_of_their_own(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+def test_the_environment_says_where_it_stands(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_STATE", str(tmp_path / "state"))
+    assert ledger.default_store().where == str(tmp_path / "state" / "ledger")
+    monkeypatch.setenv(ledger.LEDGER_VARIABLE, place)
+    store = ledger.default_store()
+    assert (store.where, isinstance(store, Bucket)) == (place, place.startswith("s3"))
+    assert write(store, 3)
+    assert [entry.to_version for entry in ledger.read("toy", store)] == [3]
+    assert not (tmp_path / "state").exists()
+
+
+def test_models_have_ledgers_of_their_own(place: str) -> None:
+    store = open_storage(place)
     write(store, 1, "a")
     write(store, 7, "a.b")
     assert [entry.to_version for entry in ledger.read("a", store)] == [1]
@@ -53,11 +74,11 @@ def test_models_have_ledgers_of_their_own(tmp_path: Path) -> None:
     assert ledger.read("c", store) == []
 
 
-def test_second_writer_of_an_entry_loses(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+def test_second_writer_of_an_entry_loses(place: str) -> None:
+    store = open_storage(place)
     stale = ledger.read("toy", store)
     assert write(store, 1)
-    kept = (tmp_path / "toy/00000001.json").read_bytes()
+    kept = store.read("toy/00000001.json")
     lost = ledger.append(
         "toy",
         store,
@@ -70,26 +91,18 @@ def test_second_writer_of_an_entry_loses(tmp_path: Path) -> None:
         time="2026-01-01T00:00:00+00:00",
     )
     assert lost is None
-    assert (tmp_path / "toy/00000001.json").read_bytes() == kept
-
-
-def test_create_never_replaces_and_leaves_no_litter(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
-    assert store.create("m/x", b"first")
-    assert not store.create("m/x", b"second")
-    assert store.read("m/x") == b"first"
-    assert store.names("m") == ["x"]
+    assert store.read("toy/00000001.json") == kept
 
 
 @pytest.mark.parametrize("model", ["", "..", "../toy", "a/b", "/toy", ".hidden"])
 def test_model_name_cannot_leave_its_folder(tmp_path: Path, model: str) -> None:
     with pytest.raises(InputError, match="no model name"):
-        write(FileStore(tmp_path / "ledger"), 1, model)
+        write(Folder(tmp_path / "ledger"), 1, model)
     assert list(tmp_path.rglob("*.json")) == []
 
 
 def test_unfinished_temporary_files_are_no_entries(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+    store = Folder(tmp_path)
     write(store, 1)
     (tmp_path / "toy/.00000002.json.deadbeef.tmp").write_bytes(b"{")
     assert [entry.to_version for entry in ledger.read("toy", store)] == [1]
@@ -97,7 +110,7 @@ def test_unfinished_temporary_files_are_no_entries(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("removed", [1, 2])
 def test_removed_entry_is_noticed(tmp_path: Path, removed: int) -> None:
-    store = FileStore(tmp_path)
+    store = Folder(tmp_path)
     for version in (1, 2, 3):
         write(store, version)
     (tmp_path / f"toy/{removed:08d}.json").unlink()
@@ -111,7 +124,7 @@ def test_any_changed_byte_of_a_followed_entry_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("ledger")
-    store = FileStore(folder)
+    store = Folder(folder)
     for version in (1, 2):
         write(store, version)
     path = folder / "toy/00000001.json"
@@ -124,7 +137,7 @@ def test_any_changed_byte_of_a_followed_entry_is_noticed(
 
 
 def test_reformatted_entry_is_noticed(tmp_path: Path) -> None:
-    store = FileStore(tmp_path)
+    store = Folder(tmp_path)
     write(store, 1)
     path = tmp_path / "toy/00000001.json"
     path.write_text(json.dumps(json.loads(path.read_text())))
@@ -134,9 +147,9 @@ def test_reformatted_entry_is_noticed(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from pathlib import Path
 from stillroom.registry import ledger
-store = ledger.FileStore(Path(sys.argv[1]))
+from stillroom.storage import open_storage
+store = open_storage(sys.argv[1])
 won = 0
 while won < 15:
     entry = ledger.append(
@@ -154,9 +167,9 @@ while won < 15:
 """
 
 
-def test_racing_processes_leave_a_gapless_chain_with_one_winner_each(tmp_path: Path) -> None:
-    racers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number)]) for number in (1, 2, 3)]
-    assert [racer.wait(timeout=60) for racer in racers] == [0, 0, 0]
-    entries = ledger.read("toy", FileStore(tmp_path))
+def test_racing_processes_leave_a_gapless_chain_with_one_winner_each(place: str) -> None:
+    racers = [subprocess.Popen([sys.executable, "-c", WRITER, place, str(number)]) for number in (1, 2, 3)]
+    assert [racer.wait(timeout=120) for racer in racers] == [0, 0, 0]
+    entries = ledger.read("toy", open_storage(place))
     assert [entry.sequence for entry in entries] == list(range(1, 46))
     assert sorted(entry.actor for entry in entries) == sorted(["1", "2", "3"] * 15)

@@ -16,6 +16,7 @@ from stillroom.export.package import relist
 from stillroom.files import read_json, write_json
 from stillroom.registry import ledger, promotion, register, runs, tracking, versions
 from stillroom.registry.ledger import Entry
+from stillroom.storage import Folder
 
 MakeRelease = Callable[..., Path]
 
@@ -246,7 +247,9 @@ def test_racing_promotions_leave_a_gapless_chain_and_its_end_is_champion(
 
 
 def test_lost_entry_is_tried_again(registered: tracking.Tracker) -> None:
-    class Late(ledger.FileStore):
+    root = Path(ledger.default_store().where)
+
+    class Late(Folder):
         """Another machine writes an entry just before ours."""
 
         lost = 0
@@ -255,13 +258,11 @@ def test_lost_entry_is_tried_again(registered: tracking.Tracker) -> None:
             if not self.lost:
                 self.lost += 1
                 proof = promotion.prove(registered, "toy", 2)
-                other = ledger.FileStore(self.root)
+                other = Folder(root)
                 assert promotion._append("toy", other, ledger.read("toy", other), proof, "other", "first")
             return super().create(name, content)
 
-    store = ledger.default_store()
-    assert isinstance(store, ledger.FileStore)
-    entry = promotion.promote("toy", 1, "ada", "why", tracker=registered, store=Late(store.root))
+    entry = promotion.promote("toy", 1, "ada", "why", tracker=registered, store=Late(root))
     assert [(each.actor, each.to_version) for each in entries()] == [("other", 2), ("ada", 1)]
     assert (entry.sequence, entry.from_version, champion(registered)) == (2, 2, 1)
 

@@ -9,18 +9,17 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Protocol
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from stillroom import layout
-from stillroom.errors import InputError, TryAgain
+from stillroom.errors import InputError
+from stillroom.storage import Storage, open_storage
 
+LEDGER_VARIABLE = "STILLROOM_LEDGER"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENTRY = re.compile(r"\d{8}\.json")
 
@@ -41,60 +40,10 @@ class Entry:
     previous: str | None
 
 
-class Store(Protocol):
-    """Where entries stand. `create` is the one primitive: it writes a name once and never again."""
-
-    def names(self, folder: str) -> list[str]:
-        """Names directly below a folder, in any order; none for a folder that does not exist."""
-
-    def read(self, name: str) -> bytes:
-        """The content of a name that exists."""
-
-    def create(self, name: str, content: bytes) -> bool:
-        """Write the content whole if the name is free; False if it is taken."""
-
-
-class FileStore:
-    """A folder on a file system with hard links."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def names(self, folder: str) -> list[str]:
-        path = self.root / folder
-        return [entry.name for entry in path.iterdir()] if path.is_dir() else []
-
-    def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
-
-    def create(self, name: str, content: bytes) -> bool:
-        """A synced temporary file is linked to the name: a link never replaces, nor shows half a file."""
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise TryAgain(f"{target}: cannot be written now ({error.strerror}); nothing was promoted") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return True
-
-
-def default_store() -> Store:
-    """The ledger of this installation: a folder in the state folder."""
-    return FileStore(layout.state() / "ledger")
+def default_store() -> Storage:
+    """The ledger of this installation: what STILLROOM_LEDGER names, a folder or s3://bucket/prefix that machines
+    share, or else a folder in the state folder."""
+    return open_storage(os.environ.get(LEDGER_VARIABLE) or layout.state() / "ledger")
 
 
 def entry_name(model: str, sequence: int) -> str:
@@ -104,15 +53,16 @@ def entry_name(model: str, sequence: int) -> str:
     return f"{model}/{sequence:08d}.json"
 
 
-def read(model: str, store: Store) -> list[Entry]:
+def read(model: str, store: Storage) -> list[Entry]:
     """The whole ledger of a model, oldest first.
 
     Raises InputError naming the entry that is missing, unreadable or does not follow from the one before.
     """
     folder = entry_name(model, 0).partition("/")[0]
     found: list[Entry] = []
-    for name in sorted(name for name in store.names(folder) if _ENTRY.fullmatch(name)):
-        path = f"{folder}/{name}"
+    for path in store.names(folder):
+        if not _ENTRY.fullmatch(path.removeprefix(f"{folder}/")):
+            continue
         content = store.read(path)
         try:
             entry = TypeAdapter(Entry).validate_json(content)
@@ -130,7 +80,7 @@ def read(model: str, store: Store) -> list[Entry]:
 
 def append(
     model: str,
-    store: Store,
+    store: Storage,
     after: Sequence[Entry],
     *,
     to_version: int,

@@ -19,10 +19,11 @@ from stillroom.errors import GateRefused, InputError, TryAgain
 from stillroom.export.runtime import MANIFEST, read_manifest
 from stillroom.files import read_json, sha256_file
 from stillroom.registry import ledger, versions
-from stillroom.registry.ledger import Entry, Store
+from stillroom.registry.ledger import Entry
 from stillroom.registry.model import fetch
 from stillroom.registry.tracking import Tracker, connect, translated
 from stillroom.registry.versions import Version
+from stillroom.storage import Storage
 
 GATE_REPORT = "gate.json"
 _ATTEMPTS = 20
@@ -58,7 +59,7 @@ def promote(
     reason: str,
     *,
     tracker: Tracker | None = None,
-    store: Store | None = None,
+    store: Storage | None = None,
 ) -> Entry:
     """Make a version champion and return the ledger entry that says so; the champion itself is left as it is.
 
@@ -90,7 +91,7 @@ def rollback(
     version: int | None = None,
     *,
     tracker: Tracker | None = None,
-    store: Store | None = None,
+    store: Storage | None = None,
 ) -> Entry:
     """Go back to the champion before this one, or to a given version, by an entry like any other.
 
@@ -105,7 +106,7 @@ def rollback(
     return promote(model, version, actor, reason, tracker=tracker, store=store)
 
 
-def reconcile(model: str, *, tracker: Tracker | None = None, store: Store | None = None) -> Reconciled:
+def reconcile(model: str, *, tracker: Tracker | None = None, store: Storage | None = None) -> Reconciled:
     """Bring the champion alias and the ledger together again; changes nothing when they agree."""
     tracker, store = tracker or connect(), store or ledger.default_store()
     with _turn(model):
@@ -154,7 +155,7 @@ def check(package: Path, model: str, version: Version) -> Proof:
     return Proof(version.number, manifest["digest"], gate_sha256)
 
 
-def _reconcile(model: str, tracker: Tracker, store: Store) -> Reconciled:
+def _reconcile(model: str, tracker: Tracker, store: Storage) -> Reconciled:
     entries = ledger.read(model, store)
     registered = versions.model(tracker, model)
     last = entries[-1] if entries else None
@@ -192,7 +193,7 @@ def _home(model: str, tracker: Tracker, last: Entry) -> int | None:
     return version.number if version else None
 
 
-def _renumber(model: str, tracker: Tracker, store: Store, entries: Sequence[Entry], home: int) -> Reconciled:
+def _renumber(model: str, tracker: Tracker, store: Storage, entries: Sequence[Entry], home: int) -> Reconciled:
     last = entries[-1]
     proof = Proof(home, last.package_digest, last.gate_report_sha256)
     detail = f"the registry was rebuilt: version {last.to_version} is version {home} now"
@@ -205,7 +206,7 @@ def _renumber(model: str, tracker: Tracker, store: Store, entries: Sequence[Entr
 
 
 def _meet_hand_move(
-    model: str, tracker: Tracker, store: Store, entries: Sequence[Entry], moved_to: int, home: int | None
+    model: str, tracker: Tracker, store: Storage, entries: Sequence[Entry], moved_to: int, home: int | None
 ) -> Reconciled:
     try:
         proof = prove(tracker, model, moved_to)
@@ -227,7 +228,9 @@ def _meet_hand_move(
     return Reconciled("adopted", moved_to, f"entry {entry.sequence}")
 
 
-def _append(model: str, store: Store, entries: Sequence[Entry], proof: Proof, actor: str, reason: str) -> Entry | None:
+def _append(
+    model: str, store: Storage, entries: Sequence[Entry], proof: Proof, actor: str, reason: str
+) -> Entry | None:
     return ledger.append(
         model,
         store,
@@ -241,7 +244,7 @@ def _append(model: str, store: Store, entries: Sequence[Entry], proof: Proof, ac
     )
 
 
-def _project(model: str, tracker: Tracker, store: Store, entry: Entry) -> None:
+def _project(model: str, tracker: Tracker, store: Storage, entry: Entry) -> None:
     """Move the alias to where the ledger's end says, also when that end moves meanwhile."""
     while True:
         with translated(tracker.uri):

@@ -1,4 +1,4 @@
-"""Real servers on loopback for the sources: a package folder for pip, S3, HTTPS and a small hub."""
+"""Real servers on loopback for the sources: a package folder for pip, HTTPS and a small hub."""
 
 import datetime
 import hashlib
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import boto3
 import pytest
 
 MakeWheel = Callable[..., Path]
@@ -135,34 +134,6 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     )
     (folder / "site.key").write_bytes(private)
     return folder / "site.pem", folder / "site.key"
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> tuple[Any, str]:
-    """A client of a real S3 server on loopback and the name of a fresh bucket."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    bucket = "b" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
-    client.create_bucket(Bucket=bucket)
-    return client, bucket
 
 
 @dataclass

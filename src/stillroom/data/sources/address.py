@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from stillroom import s3
 from stillroom.errors import InputError
 
 SCHEMES = ("s3", "hf", "https", "pypi")
@@ -16,7 +17,6 @@ _REPOSITORY = re.compile(
     r"@(?P<revision>refs/(?:convert|pr)/[\w.-]+|[\w.-]+)(?:/(?P<path>.+))?"
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def shown(uri: str) -> str:
 
 def _s3(uri: str, rest: str, what: str) -> S3Object:
     bucket, _, key = rest.partition("/")
-    if not _BUCKET.fullmatch(bucket) or not key:
+    if not s3.BUCKET.fullmatch(bucket) or not key:
         raise InputError(f"{what}: {uri}: write s3://bucket/key, or s3://bucket/prefix/ for a folder")
     return S3Object(uri, bucket, key)
 
