@@ -5,7 +5,7 @@
 FILE has the columns text and label (artifacts/split/train.parquet after `make demo`). Every contender trains one epoch
 of the same rows with the same model, in bf16, on the same machine, in a process of its own; the epoch is timed, and
 tokens are counted without padding. `trainer` is transformers' Trainer with its defaults; `trainer_same_choices` gets
-Stillroom's choices that the Trainer offers: rows grouped by length, no dropout, plain attention, the token table frozen.
+Stillroom's choices that the Trainer offers: rows by length, no dropout, plain attention, the token table frozen.
 """
 
 import argparse

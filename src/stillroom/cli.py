@@ -1,6 +1,5 @@
 """The `stillroom` command. Everything heavy is imported by the command that needs it."""
 
-import errno
 import importlib
 import json
 import os
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stillroom.errors import InputError, StillroomError, TryAgain
+from stillroom.files import NO_SPACE
 
 if TYPE_CHECKING:
     from stillroom.export.runtime import Package
@@ -53,7 +53,7 @@ def run_cli() -> int:
             return 0
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_SPACE:
             raise
         _give_up_output()
         where = f"{error.filename}: " if error.filename else ""

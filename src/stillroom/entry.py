@@ -14,9 +14,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich", "pydantic"):
             raise
-        sys.exit(
-            _refuse("the command line needs the pipeline: run make install in the checkout")
-        )
+        sys.exit(_refuse("the command line needs the pipeline: run make install in the checkout"))
     sys.exit(run_cli())
 
 

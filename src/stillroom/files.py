@@ -16,7 +16,8 @@ from stillroom.errors import InputError, TryAgain
 
 _CHUNK = 1 << 20
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that is full, or whose share for this user is."""
 _PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 
 
@@ -112,7 +113,7 @@ def disk_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         told = f"{place}: {error.strerror or error}"
-        if error.errno in _FULL:
+        if error.errno in NO_SPACE:
             raise TryAgain(f"{told}; free some space and try again") from error
         if error.errno in _PASSING:
             raise TryAgain(f"{told}; try again later") from error

@@ -37,6 +37,10 @@ class Checkout:
         """Call DVC as a person in an activated environment would."""
         return self._call([sys.executable, "-m", "dvc", *arguments], code, cwd)
 
+    def python(self, code: str) -> "subprocess.CompletedProcess[str]":
+        """Run a piece of Python in the checkout."""
+        return self._call([sys.executable, "-c", code], 0)
+
     def git_status(self) -> str:
         """What git says has changed in the checkout."""
         return self._call(["git", "status", "--porcelain"], 0).stdout

@@ -1,7 +1,6 @@
 """Label a CSV file row by row, whatever its size: text in, `text,label,probability` out, in order."""
 
 import csv
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -9,9 +8,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
-from stillroom.errors import InputError, StillroomError, TryAgain
+from stillroom.errors import InputError
 from stillroom.export.runtime import Package
-from stillroom.files import atomic_file
+from stillroom.files import atomic_file, disk_errors
 
 _COLUMN = "text"
 _FIELD_CHARS = 16 * 1024 * 1024
@@ -28,12 +27,10 @@ def predict_file(package: Package, source: Path, target: Path | None) -> None:
     if target is None:
         _write(sys.stdout, package, texts)
         return
-    try:
+    with disk_errors(target):
         written = _written(target)
         with atomic_file(written) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
             _write(out, package, texts)
-    except OSError as error:
-        raise _refused(target, error) from error
 
 
 def _written(target: Path) -> Path:
@@ -44,12 +41,6 @@ def _written(target: Path) -> Path:
     if written.exists() and not written.is_file():
         raise InputError(f"{target}: is no regular file; give --output another name, or leave it out for stdout")
     return written
-
-
-def _refused(target: Path, error: OSError) -> StillroomError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TryAgain(f"{target}: not written ({error.strerror}); free some space and run again")
-    return InputError(f"{target}: cannot be written ({error.strerror})")
 
 
 def _texts(source: Path) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """`python -m stillroom.stages NAME [ITEM]`: run one stage of dvc.yaml in the workspace that is the current folder."""
 
-import errno
 import importlib
 import logging
 import os
@@ -14,6 +13,7 @@ from typing import Any
 import stillroom
 from stillroom import layout
 from stillroom.errors import InputError, StillroomError, TryAgain
+from stillroom.files import NO_SPACE
 from stillroom.params_file import load_params
 from stillroom.parent import die_with_parent
 from stillroom.stages.receipt import Receipt, address, write_ended, write_started
@@ -81,9 +81,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _no_space(error: BaseException) -> int:
     """Tell that the disk is full and return the exit code of that; any other error is raised again."""
-    full = (errno.ENOSPC, errno.EDQUOT)
     # safetensors and tokenizers tell it in words alone
-    if getattr(error, "errno", None) not in full and not any(f"(os error {number})" in str(error) for number in full):
+    in_words = any(f"(os error {number})" in str(error) for number in NO_SPACE)
+    if getattr(error, "errno", None) not in NO_SPACE and not in_words:
         raise error
     log.error("no space left on the disk of %s or of %s; free some and run again", Path.cwd(), layout.state())
     return TryAgain.exit_code

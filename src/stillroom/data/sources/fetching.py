@@ -1,7 +1,6 @@
 """Fetch: from any address to a local file or folder whose digest is known and was checked."""
 
 import difflib
-import errno
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from stillroom.data.sources.address import (
 from stillroom.data.sources.listing import Listing, read_listing
 from stillroom.data.sources.store import Store
 from stillroom.errors import InputError
+from stillroom.files import NO_SPACE
 
 log = logging.getLogger("stillroom")
 
@@ -124,7 +124,7 @@ def _transport(address: Address, what: str, scratch: Path) -> Path:
     try:
         return _download_to(scratch, address, what)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_SPACE:
             raise
         where = f"{what}: {shown(address.uri)}"
         raise InputError(f"{where}: no space left on the disk of {scratch.parent}; free some and run again") from error
