@@ -46,10 +46,10 @@ def retention(material: Material, theme: Theme) -> bytes:
             axes.annotate(
                 f"{bounds['lower']:.3f}",
                 (bounds["lower"], place),
-                (-6, 0),
+                (0, 5),
                 textcoords="offset points",
-                ha="right",
-                va="center",
+                ha="left",
+                va="bottom",
                 size=9,
             )
         for metric, threshold in thresholds.items():
