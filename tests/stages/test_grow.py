@@ -4,7 +4,7 @@ import pytest
 from stillroom import layout
 from stillroom.cache.identity import entry_keys
 from stillroom.cache.reader import Reader
-from stillroom.data.growth import read_grown
+from stillroom.data.grown import read_grown
 from stillroom.data.splits import read_split
 from stillroom.files import file_digests
 from stillroom.stages.receipt import read_receipt

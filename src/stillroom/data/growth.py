@@ -7,17 +7,12 @@ for them. docs/adr/0008-growth.md has the figures.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from stillroom.data.duplicates import reappearing
 from stillroom.data.folding import folded
-from stillroom.errors import InputError
-from stillroom.files import atomic_folder
 from stillroom.params import GrowthParams
-
-TEXTS = "texts.parquet"
 
 
 def grow(
@@ -50,27 +45,3 @@ def _variants(text: str, settings: GrowthParams, seed: int) -> Iterator[str]:
         stays = generator.random(len(words)) >= settings.word_drop
         if stays.any():
             yield folded(" ".join(word for word, stay in zip(words, stays, strict=True) if stay))
-
-
-def write_grown(texts: Sequence[str], folder: Path) -> None:
-    """Write an artifacts/grown folder, whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with atomic_folder(folder) as temporary:
-        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), temporary / TEXTS, compression="zstd")
-
-
-def read_grown(folder: Path) -> list[str]:
-    """Read what `write_grown` wrote; raises InputError if it is missing or damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = folder / TEXTS
-    try:
-        texts: list[str] = pq.read_table(path, columns=["text"])["text"].to_pylist()
-        return texts
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(
-            f"{path}: not readable as texts ({' '.join(str(error).split())}); run the stage grow again"
-        ) from error

@@ -4,7 +4,7 @@ from stillroom import compute, layout
 from stillroom.batching import load_tokeniser
 from stillroom.cache.capture import capture
 from stillroom.cache.store import export
-from stillroom.data.growth import read_grown
+from stillroom.data.grown import read_grown
 from stillroom.data.splits import read_split
 from stillroom.files import atomic_folder
 from stillroom.params import Params

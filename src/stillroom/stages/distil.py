@@ -5,7 +5,7 @@ import logging
 from stillroom import compute, layout
 from stillroom.cache.shards import MANIFEST
 from stillroom.code import code_digest
-from stillroom.data.growth import read_grown
+from stillroom.data.grown import read_grown
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, sha256_file

@@ -3,7 +3,8 @@
 import logging
 
 from stillroom import layout
-from stillroom.data.growth import grow, write_grown
+from stillroom.data.grown import write_grown
+from stillroom.data.growth import grow
 from stillroom.data.splits import read_split
 from stillroom.params import Params
 
