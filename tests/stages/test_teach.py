@@ -142,7 +142,7 @@ def test_a_ready_teacher_is_only_evaluated(
     tokens = tokenise(load_tokeniser(layout.TEACHER / TOKENISER, 32), validation.text, 32)
     accuracy = (predict(model, tokens, 0, 300).argmax(axis=1) == validation.label).mean()
     assert description.metrics["validation"]["accuracy"] == pytest.approx(accuracy)
-    assert run_stage(monkeypatch, "capture") == 0, "its answers can be captured"
+    assert [run_stage(monkeypatch, stage) for stage in ("grow", "capture")] == [0, 0], "its answers can be captured"
 
 
 def test_a_ready_teacher_of_other_labels_is_wrong_input(

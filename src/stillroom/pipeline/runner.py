@@ -129,7 +129,12 @@ class StageRunner:
             for event in tail.new():
                 whole.event(event)
 
-        output = Output(whole.line, always=LANDMARK)
+        def line(text: str) -> None:
+            if LANDMARK.match(text):
+                pass_on_events()  # what has been told so far belongs to the stage that this line ends
+            whole.line(text)
+
+        output = Output(line, always=LANDMARK)
         code = self._groups.run(
             dvc_command("--wait-for-lock", "repro"),
             self.workspace.path,
