@@ -2,11 +2,17 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
+from stillroom import layout
+from stillroom.batching import load_tokeniser, tokenise
+from stillroom.params import ComputeParams, TeacherParams
+from stillroom.teacher.finetune import fine_tune
+from stillroom.training import Scratch
 from tests.e2e.conftest import ROOT, Checkout, make_checkout, write_csv
-from tests.toys import write_tiny_checkpoint
+from tests.toys import LABELS, toy_params, toy_rows, write_checkpoint, write_tiny_checkpoint
 
 pytestmark = [pytest.mark.serial, pytest.mark.slow]
 
@@ -16,11 +22,26 @@ _BLOCK = re.compile(r"```(bash|python)\n(.*?)```", re.DOTALL)
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout with the files that the commands name."""
-    checkout = make_checkout(tmp_path_factory.mktemp("tutorial"))
-    write_csv(checkout.path / "train.csv", 900, 1)
+    folder = tmp_path_factory.mktemp("tutorial")
+    checkout = make_checkout(folder)
+    write_csv(checkout.path / "train.csv", 1500, 1)
     write_csv(checkout.path / "new.csv", 20, 2)
-    write_tiny_checkpoint(checkout.path / "my-encoder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(layout.STATE_VARIABLE, str(folder / "state"))
+        write_encoder(checkout.path / "my-encoder", write_tiny_checkpoint(folder / "untrained"))
     return checkout
+
+
+def write_encoder(folder: Path, untrained: Path) -> None:
+    """An encoder that knows the topics of the toy texts, as a pre-trained one knows its language."""
+    settings = TeacherParams(**toy_params()["teacher"])
+    tokeniser = load_tokeniser(untrained / "tokenizer.json", settings.max_length)
+    train, validation = (
+        (tokenise(tokeniser, rows.text, settings.max_length), rows) for rows in (toy_rows(400, 5), toy_rows(60, 6))
+    )
+    machine = ComputeParams(threads=1, precision="fp32", device="cpu")
+    model, _ = fine_tune(untrained, settings, LABELS, train, validation, 0, 0, machine, Scratch("encoder"))
+    write_checkpoint(folder, model.encoder, tokeniser)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
