@@ -72,7 +72,7 @@ def measure(clone: Path, scratch: Path) -> dict[str, Any]:
     with prefect_server(call) as served:
         run_served = served.best("stillroom", "run")
     figures |= {
-        "stages_run_without_change": call.receipts().keys() - unchanged(before, call.receipts()),
+        "stages_run_without_change": executed(before, call.receipts()),
         "dvc_repro_without_change_seconds": repro,
         "run_over_dvc_repro_seconds": round(run - repro, 2),
         "run_over_dvc_repro_with_server_seconds": round(run_served - repro, 2),
@@ -80,13 +80,12 @@ def measure(clone: Path, scratch: Path) -> dict[str, Any]:
         "stages_run_by_a_students_setting": call.rerun("students.static.epochs=11"),
         "stages_run_by_a_threshold": call.rerun("gate.retention.accuracy=0.96"),
     }
-    figures = {name: sorted(value) if isinstance(value, set) else value for name, value in figures.items()}
     return figures | stage_cost(call)
 
 
-def unchanged(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    """Stages whose receipt is the same."""
-    return {stage for stage, receipt in after.items() if before.get(stage) == receipt}
+def executed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Stages that left a new receipt."""
+    return sorted(stage for stage, receipt in after.items() if before.get(stage) != receipt)
 
 
 class Caller:
@@ -105,7 +104,7 @@ class Caller:
         """What each stage's last execution left, by stage."""
         return {path.stem: path.read_text() for path in (self.clone / ".stillroom/receipts").glob("*.json")}
 
-    def rerun(self, override: str) -> set[str]:
+    def rerun(self, override: str) -> list[str]:
         """The stages that a changed value runs again, in the checkout itself; the value is put back afterwards."""
         from ruamel.yaml import YAML
 
@@ -122,8 +121,7 @@ class Caller:
             YAML().dump(params, stream)
         self.output("stillroom", "run")
         path.write_text(kept)
-        after = self.receipts()
-        return after.keys() - unchanged(before, after)
+        return executed(before, self.receipts())
 
     def best(self, *command: str) -> float:
         """The least of a few times: what the command costs when nothing disturbs it."""

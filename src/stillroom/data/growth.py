@@ -25,16 +25,10 @@ def grow(
     leave the old ones' grown texts, and the teacher's answers for them, as they are.
     """
     known = {folded(text) for text in texts}
-    grown: dict[str, None] = {}
-    for text in texts:
-        for variant in _variants(text, settings, seed):
-            if variant not in known:
-                grown.setdefault(variant)
-    candidates = list(grown)
-    elsewhere = {folded(text) for text in held_out}
+    variants = (variant for text in texts for variant in _variants(text, settings, seed))
+    candidates = list(dict.fromkeys(variant for variant in variants if variant not in known))
     refused = reappearing(candidates, held_out, near)
-    kept = [text for text, leaks in zip(candidates, refused, strict=True) if not leaks and text not in elsewhere]
-    return kept, len(candidates) - len(kept)
+    return [text for text, leaks in zip(candidates, refused, strict=True) if not leaks], int(refused.sum())
 
 
 def _variants(text: str, settings: GrowthParams, seed: int) -> Iterator[str]:

@@ -15,8 +15,8 @@ from typing import Any, Self
 from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
-from stillroom.params import STUDENT_NAME, Params
-from stillroom.params_file import as_mapping, load_params, read_yaml, write_yaml
+from stillroom.params import STUDENT_NAME, Params, validate
+from stillroom.params_file import as_mapping, read_yaml, write_yaml
 from stillroom.pipeline.checkout import clone, follow, hide_from_git, lay_over, require_checkout
 from stillroom.pipeline.command import call_dvc
 from stillroom.pipeline.local_config import movable, set_local
@@ -157,7 +157,7 @@ def _are_of_checkout(root: Path, params: Params) -> bool:
     """Whether the checkout's own params.yaml says the same, in a form that DVC can read: with every section."""
     try:
         raw = read_yaml(root / layout.PARAMS)
-        return raw.keys() >= Params.model_fields.keys() and load_params(root / layout.PARAMS) == params
+        return raw.keys() >= Params.model_fields.keys() and validate(raw, str(layout.PARAMS)) == params
     except InputError:
         return False
 

@@ -4,6 +4,7 @@ Everything goes through an MlflowClient bound to one URI. The fluent API keeps i
 run begun in one Prefect task is lost in the next, and autologging stores models twice; neither is used.
 """
 
+import errno
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from stillroom import layout
 from stillroom.errors import InputError, StillroomError, TryAgain
+from stillroom.files import NO_SPACE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -182,7 +184,7 @@ def _in_words(uri: str, error: Exception) -> StillroomError | None:
     family = type(error).__module__.partition(".")[0]
     if code in _TRANSIENT or family in ("requests", "urllib3", "botocore", "boto3", "sqlalchemy", "sqlite3"):
         return TryAgain(f"{where}: MLflow cannot be used now ({told}){_LATER}")
-    if isinstance(error, OSError) and error.errno in (5, 28, 122):  # EIO, ENOSPC, EDQUOT
+    if isinstance(error, OSError) and error.errno in (errno.EIO, *NO_SPACE):
         return TryAgain(f"{artifacts_root()}: cannot be written now ({told}); free some space and run again")
     return None
 

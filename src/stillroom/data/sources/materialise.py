@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from stillroom import layout
 from stillroom.data.manifest import SOURCE_RECORD, DataSource, FileSource
 from stillroom.data.sources.address import Address, parse, shown
-from stillroom.data.sources.disk import ensure_free, ensure_room, size_on_disk
+from stillroom.data.sources.disk import ensure_room, size_on_disk
 from stillroom.data.sources.fetching import Fetched, fetch_into, source_store
 from stillroom.data.sources.store import Store
 from stillroom.data.sources.teacher import TeacherPin, check_teacher, labels_of
@@ -151,7 +151,6 @@ def _check_rows(files: dict[str, Fetched], params: Params, teacher: Path) -> Non
 
 
 def _lay(files: dict[str, Fetched], source: DataSource, folder: Path) -> None:
-    ensure_free(folder, sum(size_on_disk(fetched.path) for fetched in files.values()), f"{folder}")
     with atomic_folder(folder) as temporary:
         for split, record in source.files().items():
             copy = temporary / record.file
