@@ -6,6 +6,8 @@ import queue
 import threading
 from typing import Any
 
+from stillroom.events import pace_told
+
 _PERIOD_S = 1.0
 
 
@@ -46,7 +48,8 @@ class ProgressArtefact:
                 continue
             percent = min(100.0, 100.0 * float(event.get("done", 0)) / float(event["total"]))
             counted = f"{event.get('done', 0)} of {event['total']}"
-            told = f"{self._address}: {event.get('task', 'progress')}, {counted}"
+            parts = filter(None, (str(event.get("task", "progress")), counted, pace_told(event)))
+            told = f"{self._address}: {', '.join(parts)}"
             with contextlib.suppress(Exception):
                 if artifact is None:
                     artifact = create_progress_artifact(percent, description=told)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from stillroom.errors import StillroomError
+from stillroom.events import pace_told
 from stillroom.pipeline.outcome import StageOutcome
 from stillroom.stages.receipt import Receipt
 
@@ -47,7 +48,8 @@ class Screen:
     def event(self, address: str, event: dict[str, Any]) -> None:
         """Move the bar."""
         if address in self._tasks and event.get("kind") == "progress" and event.get("total"):
-            described = f"{escape(address)} [dim]{escape(str(event.get('task', '')))}[/dim]"
+            parts = filter(None, (str(event.get("task", "")), pace_told(event)))
+            described = f"{escape(address)} [dim]{escape(', '.join(parts))}[/dim]"
             self._bars.update(
                 self._tasks[address],
                 description=described,

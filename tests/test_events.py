@@ -60,6 +60,67 @@ def test_progress_is_told_seldom_and_at_the_end(told: Path, monkeypatch: pytest.
     assert done == sorted(done)  # type: ignore[type-var]
 
 
+def test_a_unit_brings_the_speed_of_late_and_the_time_left(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with events.progress("capture", 1_000_000, "rows") as advance:
+        advance(500_000)  # done by an earlier run
+        for speed in (50, 1500):
+            for _ in range(60):
+                now[0] += 1.0
+                advance(speed)
+    found = lines(told)
+    assert not found[0].keys() & {"unit", "rate", "seconds_left"}, "what was done before has no speed"
+    assert (found[1]["unit"], found[1]["rate"]) == ("rows", 50)
+    assert found[1]["seconds_left"] == (1_000_000 - 500_050) / 50
+    assert found[-1]["rate"] == 1500
+    assert events.rate_told(found[-1]) == "1,500 rows/s"
+    assert events.pace_told(found[-1]) == "1,500 rows/s, 0:04:32 left"
+
+
+def test_the_last_event_has_no_time_left(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with events.progress("capture", 3, "rows") as advance:
+        for _ in range(3):
+            now[0] += 2.5
+            advance(1)
+    assert events.pace_told(lines(told)[-1]) == "0.4 rows/s, 0:00:00 left"
+
+
+def test_without_a_unit_no_speed_is_told(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with events.progress("teach", 3) as advance:
+        for _ in range(3):
+            now[0] += 1.0
+            advance(1)
+    for line in lines(told):
+        assert line.keys() == {"time", "kind", "task", "done", "total"}
+        assert events.rate_told(line) == events.pace_told(line) == ""
+
+
+def test_a_terminal_shows_the_speed_and_a_pipe_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> str:
+        now = [100.0]
+        monkeypatch.setattr("time.monotonic", lambda: now[0])
+        with events.progress("capture", 5000, "rows") as advance:
+            for _ in range(3):
+                now[0] += 1.0
+                advance(1234)
+        return capsys.readouterr().err
+
+    assert work() == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = work()
+    for part in ("capture", "3702/5000", "1,234 rows/s", "0:00:02"):
+        assert part in shown
+
+
 def test_a_failure_inside_progress_passes_through(told: Path) -> None:
     def work() -> None:
         with events.progress("teach", 2) as advance:

@@ -47,6 +47,13 @@ def test_the_newest_progress_is_shown_and_the_last_always(monkeypatch: pytest.Mo
     assert [percent for percent, _ in server.shown] == sorted(percent for percent, _ in server.shown)
 
 
+def test_the_speed_and_the_time_left_are_shown_once_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, artefact = Server(monkeypatch), ProgressArtefact("capture")
+    artefact.show(event(3) | {"unit": "rows", "rate": 1234.4, "seconds_left": 3700})
+    artefact.close()
+    assert server.shown == [(75.0, "capture: epoch, 3 of 4, 1,234 rows/s, 1:01:40 left")]
+
+
 def test_what_is_no_progress_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     server, artefact = Server(monkeypatch), ProgressArtefact("teach")
     artefact.show({"kind": "versioned"})

@@ -38,6 +38,15 @@ def test_a_pipe_sees_what_ran_without_codes_of_a_terminal() -> None:
     assert written.getvalue() == "✓ teach 12.3 s\n1 stages are up to date\n"
 
 
+def test_a_bar_tells_the_speed_and_the_time_left_of_a_stage_that_does() -> None:
+    written = io.StringIO()
+    with Screen(Console(file=written, force_terminal=True, width=100, color_system=None)) as screen:
+        screen.opened("capture")
+        told = {"kind": "progress", "task": "pass [1]", "done": 10, "total": 90}
+        screen.event("capture", told | {"unit": "rows", "rate": 1234.4, "seconds_left": 100.0})
+    assert "capture pass [1], 1,234 rows/s, 0:01:40 left" in written.getvalue()
+
+
 def test_a_stage_that_tells_its_parts_shows_where_the_time_went() -> None:
     metrics = {"validation_accuracy": 0.9, "seconds_read": 4.04, "seconds_student": 8.1, "seconds_baseline": 5.9}
     written = io.StringIO()

@@ -245,3 +245,11 @@ def test_a_config_of_bert_is_what_it_was(tmp_path: Path, tiny_checkpoint: Path) 
     published, brought = BertConfig.from_pretrained(tmp_path), BertConfig.from_pretrained(tiny_checkpoint)
     for name in ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "pad_token_id"):
         assert getattr(published, name) == getattr(brought, name)
+
+
+def test_a_teacher_of_another_size_than_its_labels_is_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    folder = publish_teacher(tmp_path / "teacher", tiny_checkpoint)
+    raw = json.loads((folder / "teacher.json").read_text())
+    (folder / "teacher.json").write_text(json.dumps(raw | {"labels": ["a", "b"]}))
+    with pytest.raises(InputError, match=r"the teacher gives 3 outputs, its teacher\.json names 2 labels"):
+        load_teacher(folder)

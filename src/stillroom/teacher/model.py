@@ -1,6 +1,6 @@
 """A classifier over any encoder that transformers loads: pooled last hidden state, one linear head."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -217,12 +217,24 @@ def load_teacher(folder: Path) -> tuple[Classifier, Description]:
     """
     description = read_description(folder)
     try:
+        weights = load_file(folder / WEIGHTS)
+        _refuse_other_outputs(weights, description, folder)
         model = _untrained(folder, description)
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(weights)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         told = " ".join(str(error).split())[:200]
         raise InputError(f"{folder}: not a whole teacher ({told}); run the stage teach again") from error
     return model.eval(), description
+
+
+def _refuse_other_outputs(weights: Mapping[str, torch.Tensor], description: Description, folder: Path) -> None:
+    """Raise InputError unless the teacher has an output for every label."""
+    outputs = weights.get("order" if description.ready else "head.bias")
+    if outputs is not None and len(outputs) != len(description.labels):
+        raise InputError(
+            f"{folder}: the teacher gives {len(outputs)} outputs, its {DESCRIPTION} names {len(description.labels)} "
+            "labels; run the stage teach again"
+        )
 
 
 def _untrained(folder: Path, description: Description) -> Classifier:
