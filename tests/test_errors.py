@@ -19,6 +19,7 @@ from stillroom.export.runtime import PackageError
         (errors.GateRefused, 3),
         (errors.Diverged, 65),
         (errors.TryAgain, 75),
+        (errors.Spoiled, 75),
     ],
 )
 def test_every_error_has_the_exit_code_of_its_meaning(kind: type[errors.StillroomError], exit_code: int) -> None:

@@ -1,11 +1,13 @@
 """The contract of a storage, kept by a folder and by a bucket alike."""
 
 import errno
+import functools
 import hashlib
 import os
 import random
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,7 +151,8 @@ def test_what_is_listed_is_whole(storage: Storage, tmp_path: Path) -> None:
 def test_what_is_absent_says_so(storage: Storage, tmp_path: Path) -> None:
     storage.create("a/b", b"x")
     for name in ("a/c", "a", "nowhere/c"):
-        for get in (storage.read, storage.size, lambda name: storage.fetch(name, tmp_path / "target")):
+        fetch = functools.partial(storage.fetch, target=tmp_path / "target")
+        for get in (storage.read, storage.size, storage.modified, fetch):
             with pytest.raises(Absent) as caught:
                 get(name)
             assert is_one_line(caught, f"{storage.where}/{name}: no such ")
@@ -157,6 +160,109 @@ def test_what_is_absent_says_so(storage: Storage, tmp_path: Path) -> None:
     for name in ("a/c", "a", "nowhere/c"):
         storage.remove(name)
     assert storage.names() == ["a/b"]
+
+
+def test_a_file_tells_when_it_was_written(storage: Storage, tmp_path: Path) -> None:
+    began = time.time()
+    source = file(tmp_path / "source", b"x")
+    os.utime(source, (0, 0))
+    storage.write("written", source)
+    storage.create("created", b"x")
+    for name in ("written", "created"):
+        assert began - 2 < storage.modified(name) < time.time() + 2
+
+
+def test_a_sweep_leaves_files_and_an_empty_place_alone(storage: Storage) -> None:
+    storage.sweep(0)
+    storage.create("a/b", b"x")
+    storage.sweep(-60)
+    assert storage.names() == ["a/b"]
+    assert storage.read("a/b") == b"x"
+
+
+def test_what_killed_writers_left_in_a_folder_goes_when_it_is_old(folder: Path, tmp_path: Path) -> None:
+    storage = Folder(folder)
+    storage.create("a/whole", b"x")
+    old, young, outside = folder / "a/.half.0a1b2c3d.tmp", folder / ".half.0a1b2c3e.tmp", tmp_path / ".x.0a1b2c3d.tmp"
+    for path in (old, young, outside):
+        file(path, b"half")
+    for path in (old, outside, folder / "a/whole"):
+        os.utime(path, (time.time() - 7200,) * 2)
+    (folder / "tree").symlink_to(tmp_path)
+    storage.sweep(3600)
+    assert not old.exists()
+    assert young.exists()
+    assert outside.exists()
+    assert storage.names() == ["a/whole"]
+
+
+def test_a_writer_that_finishes_during_a_sweep_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        file(folder / f".half.0a1b2c3{number}.tmp", b"half")
+    stat = Path.stat
+
+    def finished(path: Path, **options: bool) -> os.stat_result:
+        if path.name == ".half.0a1b2c30.tmp":
+            path.unlink()
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", finished)
+    Folder(folder).sweep(-60)
+    assert list(folder.iterdir()) == []
+
+
+BEGUN = 1289422113.0
+"""When the S3 server of the tests says that an upload in parts was begun, whenever it was."""
+
+
+def uploads(client: Any, bucket: str) -> list[str]:
+    return [upload["Key"] for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", ())]
+
+
+def test_uploads_that_were_never_completed_go_when_they_are_old(s3: tuple[Any, str]) -> None:
+    client, bucket = s3
+    storage = Bucket(bucket, "p")
+    storage.create("whole", b"x")
+    for key in ("p/a", "p/a", "p/b/c", "other/a"):
+        client.create_multipart_upload(Bucket=bucket, Key=key)
+    storage.sweep(time.time() - BEGUN + 3600)
+    assert sorted(uploads(client, bucket)) == ["other/a", "p/a", "p/a", "p/b/c"]
+    storage.sweep(time.time() - BEGUN - 3600)
+    assert uploads(client, bucket) == ["other/a"]
+    assert storage.names() == ["whole"]
+
+
+def test_uploads_are_listed_on_more_than_one_page(s3: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of the tests lists all at once; its answers are cut into pages of two."""
+    from moto.s3.responses import S3Response
+
+    client, bucket = s3
+    for number in range(5):
+        client.create_multipart_upload(Bucket=bucket, Key=f"p/{number}")
+    whole = S3Response.list_multipart_uploads
+
+    def page(response: Any) -> Any:
+        status, headers, body = whole(response)
+        text = body.decode() if isinstance(body, bytes) else body
+        entries = re.findall(r"<Upload>.*?</Upload>", text, re.DOTALL)
+        after = response.querystring.get("key-marker", [""])[0]
+        keys = [re.findall("<Key>(.*?)</Key>", entry)[0] for entry in entries]
+        rest = [entry for key, entry in zip(keys, entries, strict=True) if key > after]
+        pages.append(after)
+        if len(rest) > 2:
+            marker = re.findall("<Key>(.*?)</Key>", rest[1])[0]
+            more = f"<IsTruncated>true</IsTruncated><NextKeyMarker>{marker}</NextKeyMarker>"
+            text = re.sub("<IsTruncated>.*?</IsTruncated>", more, text)
+        for entry in {*entries} - {*rest[:2]}:
+            text = text.replace(entry, "")
+        return status, headers, text
+
+    pages: list[str] = []
+    monkeypatch.setattr(S3Response, "list_multipart_uploads", page)
+    Bucket(bucket, "p").sweep(0)
+    monkeypatch.undo()
+    assert pages == ["", "p/1", "p/3"]
+    assert uploads(client, bucket) == []
 
 
 def test_a_source_that_is_missing_is_wrong_input(storage: Storage, tmp_path: Path) -> None:
@@ -172,6 +278,7 @@ def test_a_name_that_leads_out_is_a_defect_of_the_caller(storage: Storage, tmp_p
     calls: tuple[Callable[[], Any], ...] = (
         lambda: storage.read(name),
         lambda: storage.size(name),
+        lambda: storage.modified(name),
         lambda: storage.write(name, source),
         lambda: storage.create(name, b"x"),
         lambda: storage.fetch(name, tmp_path / "target"),
@@ -228,6 +335,7 @@ def test_symbolic_links_are_refused_and_never_followed(folder: Path, tmp_path: P
     refused: tuple[Callable[[], Any], ...] = (
         lambda: storage.read("linked"),
         lambda: storage.size("linked"),
+        lambda: storage.modified("linked"),
         lambda: storage.fetch("linked", tmp_path / "target"),
         lambda: storage.names("tree"),
         lambda: storage.names("tree/deep"),
@@ -348,13 +456,15 @@ def test_a_file_is_no_storage(tmp_path: Path) -> None:
         open_storage(file(tmp_path / "x", b""))
 
 
-@pytest.mark.parametrize("read", ["names", "size", "read", "create", "fetch", "write", "remove"])
+@pytest.mark.parametrize("read", ["names", "size", "modified", "read", "create", "fetch", "write", "remove", "sweep"])
 def test_a_bucket_that_does_not_exist_is_wrong_input(s3: tuple[Any, str], tmp_path: Path, read: str) -> None:
     storage = Bucket("no-such-bucket", "p")
     source = file(tmp_path / "source", b"x")
     calls: dict[str, Callable[[], object]] = {
         "names": lambda: storage.names(),
         "size": lambda: storage.size("a"),
+        "modified": lambda: storage.modified("a"),
+        "sweep": lambda: storage.sweep(0),
         "read": lambda: storage.read("a"),
         "create": lambda: storage.create("a", b"x"),
         "fetch": lambda: storage.fetch("a", tmp_path / "target"),

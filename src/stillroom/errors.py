@@ -40,3 +40,7 @@ class TryAgain(StillroomError):
     """Storage, tracker, network or a lock is not to be had now; the same command may succeed later."""
 
     exit_code = 75
+
+
+class Spoiled(TryAgain):
+    """What a storage gives out under a name is not what was put there, however often it is asked."""

@@ -17,6 +17,8 @@ _REFUSALS = {
     "not implemented": (501, "NotImplemented"),
     "forbidden": (403, "AccessDenied"),
     "no such bucket": (404, "NoSuchBucket"),
+    "no such key": (404, "NoSuchKey"),
+    "not allowed": (405, "MethodNotAllowed"),
     "conflict": (409, "ConditionalRequestConflict"),
 }
 

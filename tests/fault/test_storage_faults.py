@@ -7,18 +7,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.retries.standard import ExponentialBackoff
 
 from stillroom import s3 as s3_module
 from stillroom.errors import Absent, InputError, TryAgain
 from stillroom.storage import Bucket, Folder
-from tests.fault.proxy import ALWAYS, Proxy, Request, serving
+from tests.fault.proxy import ALWAYS, Proxy, Request
 
 SMALL = random.Random(3).randbytes(300_000)
 LARGE = random.Random(4).randbytes(17 << 20)
@@ -26,16 +25,6 @@ ATTEMPTS = 3
 REFUSALS = ("internal error", "slow down", "hang", "refuse to talk", "lose the answer")
 BODIES = ("close", "stall", "truncate", "empty", "flip")
 Objects = dict[str, bytes]
-
-
-@pytest.fixture
-def proxy(s3: tuple[Any, str], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Between the bucket and its server; the waits between attempts are cut short, the attempts are real."""
-    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
-    monkeypatch.setattr(s3_module, "pause", lambda attempt: None)
-    with serving(s3_endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        yield proxy
 
 
 @pytest.fixture
@@ -85,6 +74,7 @@ def verbs(bucket: Bucket, source: Path, target: Path, kind: str = "") -> dict[st
     calls: dict[str, Callable[[], object]] = {
         "names": lambda: bucket.names(),
         "size": lambda: bucket.size("there"),
+        "modified": lambda: bucket.modified("there") > 0,
         "read": lambda: bucket.read("there"),
         "fetch": lambda: bucket.fetch("there", target),
         "write": lambda: bucket.write("written", source),
@@ -99,7 +89,7 @@ def test_a_few_faults_are_survived(
     bucket: Bucket, proxy: Proxy, source: Path, tmp_path: Path, objects: Callable[[], Objects], kind: str
 ) -> None:
     bucket.write("there", source)
-    expected = {"names": ["there"], "size": len(SMALL), "read": SMALL, "create": True}
+    expected = {"names": ["there"], "size": len(SMALL), "modified": True, "read": SMALL, "create": True}
     for verb, call in verbs(bucket, source, tmp_path / "target", kind).items():
         before = len(proxy.asked)
         proxy.fail(kind, ATTEMPTS - 1)
@@ -145,7 +135,7 @@ def test_what_does_not_pass_by_itself_is_wrong_input_at_once(
         before = len(proxy.asked)
         proxy.fail(kind, ALWAYS)
         refused(call, InputError)
-        assert len(proxy.asked) - before == (2 if (verb, kind) == ("size", "no such bucket") else 1)
+        assert len(proxy.asked) - before == (2 if kind == "no such bucket" and verb in ("size", "modified") else 1)
         proxy.heal()
     assert objects() == {"p/there": SMALL}
     assert not (tmp_path / "target").exists()
@@ -368,6 +358,44 @@ def test_an_upload_that_fails_in_the_middle_leaves_nothing(
     proxy.heal()
     bucket.write("large", large)
     assert objects() == {"p/large": LARGE}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_sweep_survives_a_few_faults(bucket: Bucket, proxy: Proxy, s3: tuple[Any, str], kind: str) -> None:
+    client, name = s3
+    for number in range(2):
+        client.create_multipart_upload(Bucket=name, Key=f"p/{number}")
+    for method in ("GET", "DELETE"):
+        proxy.fail(kind, 1, method=method)
+    bucket.sweep(0)
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=name)
+    proxy.fail(kind, ALWAYS)
+    refused(lambda: bucket.sweep(0))
+
+
+def test_a_server_that_lists_no_uploads_has_none_to_sweep(bucket: Bucket, proxy: Proxy, s3: tuple[Any, str]) -> None:
+    client, name = s3
+    client.create_multipart_upload(Bucket=name, Key="p/0")
+    for kind in ("not implemented", "not allowed"):
+        proxy.fail(kind, 1)
+        bucket.sweep(0)
+    proxy.fail("forbidden", 1)
+    assert "the server answers 403" in refused(lambda: bucket.sweep(0), InputError)
+    assert len(client.list_multipart_uploads(Bucket=name)["Uploads"]) == 1
+
+
+def test_an_upload_that_is_completed_during_a_sweep_is_no_error(
+    bucket: Bucket, proxy: Proxy, s3: tuple[Any, str]
+) -> None:
+    client, name = s3
+    begun = [client.create_multipart_upload(Bucket=name, Key=f"p/{number}")["UploadId"] for number in range(2)]
+
+    def end(request: Request) -> None:
+        client.abort_multipart_upload(Bucket=name, Key="p/0", UploadId=begun[0])
+
+    proxy.fail("go through", 1, method="DELETE", path="p/0", before=end)
+    bucket.sweep(0)
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=name)
 
 
 def test_a_large_object_is_fetched_through_breaks(bucket: Bucket, proxy: Proxy, tmp_path: Path) -> None:

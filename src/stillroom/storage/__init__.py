@@ -44,6 +44,12 @@ class Storage(Protocol):
     def size(self, name: str) -> int:
         """Bytes of a file; raises Absent if there is none."""
 
+    def modified(self, name: str) -> float:
+        """When a file was written, in seconds since 1970 by the storage's clock; raises Absent if there is none."""
+
+    def sweep(self, older_than_s: float) -> None:
+        """Remove what writers that were killed have left unfinished, if it is as old as that."""
+
 
 def open_storage(address: str | Path) -> Storage:
     """The storage at a path or at s3://bucket/prefix; nothing is touched yet. Raises InputError for other addresses."""

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -14,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from stillroom import s3
-from stillroom.errors import Absent, InputError, TryAgain
+from stillroom.errors import Absent, InputError, Spoiled, TryAgain
 from stillroom.files import atomic_file, disk_errors, sha256_file
 from stillroom.storage.address import checked, folder_prefix, is_name
 
 _Stream = io.BytesIO | io.BufferedRandom
 _PIECE = 1 << 20
 _PART = 16 << 20
+_NO_SUCH_REQUEST = (405, 501)
+"""What a server answers to a request that it does not have."""
 _DIGEST = "sha256"
 """The metadata field that holds the sha256 of what was sent: servers compare no checksums, and some drop the field."""
 
@@ -124,6 +127,30 @@ class Bucket:
         key = self._key(name)
         with self._server(name) as client:
             return int(self._head(client, key)["ContentLength"])
+
+    def modified(self, name: str) -> float:
+        key = self._key(name)
+        with self._server(name) as client:
+            return float(self._head(client, key)["LastModified"].timestamp())
+
+    def sweep(self, older_than_s: float) -> None:
+        """Multipart uploads that were never completed, which are no objects; nothing if the server lists none."""
+        from botocore.exceptions import ClientError
+
+        with self._server() as client:
+            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=self._root)
+            try:
+                uploads = [upload for page in pages for upload in page.get("Uploads", ())]
+            except ClientError as error:
+                if s3.status(error) not in _NO_SUCH_REQUEST:
+                    raise
+                return
+            for upload in uploads:
+                if time.time() - upload["Initiated"].timestamp() > older_than_s:
+                    with suppress(client.exceptions.NoSuchUpload):  # its writer has completed it meanwhile
+                        client.abort_multipart_upload(
+                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
 
     def probe(self) -> None:
         """Raise InputError if the server ignores If-None-Match, which some do in silence: it writes a name twice."""
@@ -251,7 +278,7 @@ class Bucket:
             raise TryAgain(f"{self._address(key)}: {arrived} of {size} bytes arrived; try again")
         stream.seek(0)
         if digest and hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-            raise TryAgain(
+            raise Spoiled(
                 f"{self._address(key)}: what arrived is not what was stored (its sha256 differs); try again, and "
                 "remove the object if that stays"
             )

@@ -4,13 +4,14 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from stillroom.errors import Absent, InputError, TryAgain
-from stillroom.files import atomic_file, create_file, disk_errors
+from stillroom.files import atomic_file, create_file, disk_errors, is_temporary
 from stillroom.storage.address import checked, folder_prefix, is_name
 
 _PIECE = 1 << 20
@@ -67,6 +68,17 @@ class Folder:
         with self._open(name) as stream:
             return os.fstat(stream.fileno()).st_size
 
+    def modified(self, name: str) -> float:
+        with self._open(name) as stream:
+            return os.fstat(stream.fileno()).st_mtime
+
+    def sweep(self, older_than_s: float) -> None:
+        with disk_errors(self._root):
+            for path in _files(self._root):
+                with suppress(FileNotFoundError):  # its writer has finished meanwhile
+                    if is_temporary(path.name) and time.time() - path.stat().st_mtime > older_than_s:
+                        path.unlink()
+
     def _path(self, name: str) -> Path:
         """Where a name stands; InputError if a symbolic link is on the way, which could lead out of the folder."""
         path = self._root.joinpath(*checked(name).split("/"))
@@ -95,16 +107,19 @@ def _linked(path: Path) -> InputError:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Regular files below a folder at any depth; none if it is missing or is a file."""
-    try:
-        with os.scandir(folder) as entries:
-            found = list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(folder / entry.name)
-        elif entry.is_file(follow_symlinks=False):
-            yield folder / entry.name
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                found = list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(here / entry.name)
+            elif entry.is_file(follow_symlinks=False):
+                yield here / entry.name
 
 
 def _copy(source: BinaryIO, target: Path) -> None:

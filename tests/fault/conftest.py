@@ -1,0 +1,21 @@
+"""Fixtures of the faults: a published teacher, and a proxy in front of the S3 server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.retries.standard import ExponentialBackoff
+
+from stillroom import s3 as s3_module
+from tests.cache.conftest import teacher as teacher
+from tests.fault.proxy import Proxy, serving
+
+
+@pytest.fixture
+def proxy(s3: tuple[Any, str], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Between the bucket and its server; the waits between attempts are cut short, the attempts are real."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
+    monkeypatch.setattr(s3_module, "pause", lambda attempt: None)
+    with serving(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
