@@ -46,6 +46,14 @@ class Tokens:
         """The first texts."""
         return Tokens(self.ids[: self.offsets[count]], self.offsets[: count + 1])
 
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> "Tokens":
+        """Some texts, in the order given."""
+        lengths = self.lengths[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Tokens(self.ids[np.repeat(self.offsets[rows], lengths) + within], offsets)
+
     def padded(self, rows: npt.NDArray[np.integer[Any]], pad: int) -> tuple[Ints, Ints]:
         """Ids and attention mask of some texts, each int64 [len(rows), longest of them, at least 1]."""
         lengths = self.lengths[rows]
@@ -73,8 +81,8 @@ def load_tokeniser(path: Path, max_length: int) -> Any:
     return tokeniser
 
 
-def tokenise(tokeniser: Any, texts: Sequence[str], max_length: int) -> Tokens:
-    """Tokenise texts in order."""
+def tokenise(tokeniser: Any, texts: Sequence[str | tuple[str, str]], max_length: int) -> Tokens:
+    """Tokenise texts, or pairs of texts, in order."""
     parts: list[npt.NDArray[np.int32]] = []
     lengths: list[int] = []
     for start in range(0, len(texts), _CHUNK_TEXTS):
@@ -86,13 +94,13 @@ def tokenise(tokeniser: Any, texts: Sequence[str], max_length: int) -> Tokens:
     return Tokens(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), offsets)
 
 
-def encode(tokeniser: Any, texts: Sequence[str], max_length: int) -> list[Any]:
+def encode(tokeniser: Any, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[Any]:
     """Encodings of texts with the ids that whole texts give, though of a long one the first words are read.
 
     A tokeniser may drop words or join them (control characters, accents alone); a text whose first words fill
-    less than max_length is read whole.
+    less than max_length is read whole. Pairs are always read whole.
     """
-    starts = [shortened(text, max_length) for text in texts]
+    starts = [shortened(text, max_length) if isinstance(text, str) else text for text in texts]
     encodings: list[Any] = tokeniser.encode_batch_fast(starts)
     for row, start in enumerate(starts):
         if len(start) < len(texts[row]) and len(encodings[row].ids) < max_length:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stillroom import cli_cache
+from stillroom.cli_options import AsJson, Overrides, ParamsFile, WorkspaceFolder, checkout
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.files import NO_SPACE
 
@@ -25,15 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ParamsFile = Annotated[Path | None, typer.Option("--params", help="Params file; default, params.yaml of the checkout.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. teacher.epochs=1."),
-]
-WorkspaceFolder = Annotated[
-    Path | None, typer.Option("--workspace", help="Run in this folder instead of the checkout.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+app.add_typer(cli_cache.app)
 
 
 def run_cli() -> int:
@@ -76,15 +70,6 @@ def _told(error: StillroomError) -> int:
     for note in getattr(error, "__notes__", ()):
         print(f"  {note}", file=sys.stderr)
     return error.exit_code
-
-
-def checkout() -> Path:
-    """The checkout that the current folder lies in: the nearest folder above with a dvc.yaml."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file():
-            return folder
-    raise InputError(f"{here}: no dvc.yaml here or above; run inside a checkout of Stillroom")
 
 
 @app.command()

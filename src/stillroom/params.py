@@ -13,6 +13,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 STUDENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+SIGNAL = re.compile(r"(?P<name>logits)|(?P<vectors>embedding|hidden\.[1-9][0-9]{0,2})(?::(?P<codec>int8))?")
+"""How a signal of the teacher is asked for."""
 _DROPPED_BY_DVC = ("size", "nfiles")
 """Keys that DVC leaves out of its run-cache key at any depth, and so serves stale results (treeverse/dvc#10296)."""
 
@@ -99,17 +101,38 @@ class GrowthParams(Section):
 class CaptureParams(Section):
     """The teacher's pass over the transfer set."""
 
-    signals: tuple[Literal["logits", "embedding"], ...] = ("logits", "embedding")
-    """What is kept of each answer, fp16: raw logits, and the pooled last hidden state."""
+    signals: tuple[str, ...] = ("logits", "embedding")
+    """What is kept of each answer, all from one pass: logits; embedding, the pooled last hidden state; hidden.N, the
+    states of every token after layer N. Kept in fp16, the last two with :int8 behind them in int8."""
     batch_tokens: Annotated[int, Field(ge=64)] = 8192
-    shard_entries: Annotated[int, Field(ge=1)] = 8192
+    shard_entries: Annotated[int, Field(ge=1, le=1 << 23)] = 16_384
+    """Answers in one file of the cache, at most."""
     spot_check: Annotated[int, Field(ge=1)] = 64
     """Entries recomputed by the live teacher when capture closes."""
+    store: str | None = None
+    """A cache that machines share (s3://bucket/prefix or a folder): it is read first, and what is new is sent there."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the teacher computes: in this process, or on the workers of a Ray cluster (extra `ray`)."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Ray workers, each with a teacher of its own; 0 takes as many as the cluster has room for."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; default, RAY_ADDRESS, or else workers on this machine."""
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_somewhere(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("s3://", "/", "~")):
+            raise ValueError(f"{value!r} is no place that machines share; use s3://bucket/prefix or an absolute path")
+        return value
 
     @field_validator("signals")
     @classmethod
     def _logits_always(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if "logits" not in value or len(set(value)) != len(value):
+        for asked in value:
+            if not SIGNAL.fullmatch(asked):
+                raise ValueError(f"{asked!r} is no signal; use logits, embedding, hidden.N, or the last two with :int8")
+        names = [asked.partition(":")[0] for asked in value]
+        if "logits" not in names or len(set(names)) != len(names):
             raise ValueError("name each signal once, logits among them")
         return value
 
@@ -245,7 +268,7 @@ class Params(Section):
     def _signals_suffice(self) -> Self:
         for name, student in self.students.items():
             wants = isinstance(student, SlicedParams) and student.cosine_weight > 0
-            if wants and "embedding" not in self.capture.signals:
+            if wants and not any(asked.startswith("embedding") for asked in self.capture.signals):
                 raise ValueError(
                     f"students.{name}.cosine_weight needs the signal embedding; "
                     "add it to capture.signals or set the weight to 0"

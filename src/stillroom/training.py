@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import numpy as np
@@ -33,6 +33,13 @@ CHECKPOINT_VARIABLE = "STILLROOM_CHECKPOINT_S"
 _CHECKPOINT_S = 30.0
 _SHARE_OF_TIME = 30
 _MAX_GRADIENT_NORM = 1.0
+
+
+class ByRow(Protocol):
+    """What a data set has for every row: values[rows] are those of some. A tensor is one."""
+
+    def __getitem__(self, rows: torch.Tensor, /) -> torch.Tensor: ...
+
 
 Plan = Callable[[int], list[Ints]]
 Collate = Callable[[Ints], Any]
@@ -83,9 +90,7 @@ class Batches:
         self._current = self.plan(self._epoch)
 
 
-def text_batches(
-    tokens: Tokens, budget: int, pad: int, seed: int | None, columns: Mapping[str, torch.Tensor]
-) -> Batches:
+def text_batches(tokens: Tokens, budget: int, pad: int, seed: int | None, columns: Mapping[str, ByRow]) -> Batches:
     """Batches of padded texts within a token budget: {"ids", "mask", every column's rows}.
 
     seed: orders differ by epoch and are random; None: always by length, for validation.

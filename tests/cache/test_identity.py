@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,16 @@ from stillroom.cache.identity import (
     StaleCache,
     canonical,
     check_same,
+    differences,
     entry_keys,
     fingerprint,
-    fingerprint_digest,
+    folder_name,
+    parse_key,
 )
+from stillroom.errors import InputError
 from tests.toys import publish_teacher
 
-SIGNALS = ("logits", "embedding")
+SIGNALS = {"embedding": "fp16/1", "logits": "fp16/1"}
 any_text = st.text(max_size=8)
 examples = any_text | st.lists(any_text, min_size=2, max_size=3)
 
@@ -96,17 +100,29 @@ def test_what_shapes_an_answer_changes_the_fingerprint_and_is_named(
     change(own_teacher)
     after = fingerprint(own_teacher, "fp32", SIGNALS)
     assert {name for name in before if before[name] != after[name]} == {field}
-    assert fingerprint_digest(before) != fingerprint_digest(after)
-    with pytest.raises(StaleCache, match=f"captured with another {field} ") as caught:
+    assert folder_name(before) != folder_name(after)
+    with pytest.raises(StaleCache, match=f"holds the answers of another teacher: {field} differs – ") as caught:
         check_same(before, after, Path("artifacts/cache"))
     assert str(caught.value).startswith("artifacts/cache: ")
+    assert str(caught.value).count(" differs") == 1
+    assert "does not know" not in str(caught.value), "every field is told in words of its own"
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("precision", "signals"), [("bf16", SIGNALS), ("fp32", ("logits",))])
-def test_precision_and_signals_change_the_fingerprint(teacher: Path, precision: str, signals: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("precision", "signals", "field"),
+    [
+        ("bf16", SIGNALS, "precision"),
+        ("fp32", {"logits": "fp16/1"}, "signals"),
+        ("fp32", SIGNALS | {"embedding": "int8/1"}, "signals"),
+        ("fp32", SIGNALS | {"embedding": "fp16/2"}, "signals"),
+    ],
+)
+def test_precision_signals_and_codecs_change_the_fingerprint(
+    teacher: Path, precision: str, signals: dict[str, str], field: str
+) -> None:
     before, after = fingerprint(teacher, "fp32", SIGNALS), fingerprint(teacher, precision, signals)
-    with pytest.raises(StaleCache, match=r"another (precision|signals)"):
+    with pytest.raises(StaleCache, match=f"another teacher: {field} differs – "):
         check_same(before, after, Path("cache"))
 
 
@@ -127,16 +143,52 @@ def test_a_teacher_published_again_from_the_same_weights_is_the_same(
     assert fingerprint(other, "fp32", SIGNALS)["weights"] != fingerprint(teacher, "fp32", SIGNALS)["weights"]
 
 
-def test_both_values_are_told_and_long_ones_shortened() -> None:
+def test_folders_are_named_by_the_fingerprint() -> None:
+    fields = {"weights": "w", "precision": "fp32", "signals": {"logits": "fp16/1", "embedding": "fp16/1"}}
+    name = folder_name(fields)
+    assert re.fullmatch("[0-9a-f]{32}", name)
+    turned = {**dict(reversed(fields.items())), "signals": {"embedding": "fp16/1", "logits": "fp16/1"}}
+    assert folder_name(turned) == name
+    assert folder_name(fields | {"precision": "bf16"}) != name
+
+
+def test_every_difference_is_told_with_both_values_and_long_ones_shortened() -> None:
     with pytest.raises(StaleCache) as caught:
-        check_same({"weights": "a" * 64, "pad": 0}, {"weights": "b" * 64, "pad": 1}, Path("cache"))
+        check_same(
+            {"weights": {"model.safetensors": "a" * 64}, "pad": 0, "labels": ["x" * 50, "y" * 50]},
+            {"weights": {"model.safetensors": "b" * 64}, "pad": 1, "labels": ["x" * 50]},
+            Path("cache"),
+        )
     told = str(caught.value)
-    assert "a" * 37 + "…" in told
-    assert "b" * 37 + "…" in told
-    assert "a" * 38 not in told
-    assert "another pad" not in told, "the first field that differs is named"
+    assert f"(model.safetensors {'a' * 12} there, model.safetensors {'b' * 12} here)" in told
+    assert "a" * 13 not in told
+    assert "pad differs – the padding token (0 there, 1 here)" in told
+    assert f"({'x' * 50}, {'y' * 5}… there, {'x' * 50} here)" in told
+    assert told.count(" differs – ") == 3
 
 
-def test_a_field_that_an_older_cache_lacks_differs() -> None:
-    with pytest.raises(StaleCache, match="another pooling"):
-        check_same({"pad": 0}, {"pad": 0, "pooling": "mean"}, Path("cache"))
+def test_equal_fingerprints_differ_in_nothing() -> None:
+    fields = {"pad": 0, "signals": SIGNALS}
+    assert differences(fields, {"signals": dict(reversed(SIGNALS.items())), "pad": 0}) == []
+
+
+def test_fields_that_only_one_version_knows_differ() -> None:
+    assert differences({"pad": 0}, {"pad": 0, "pooling": "mean"}) == [
+        "pooling differs – how hidden states become one vector (None there, mean here)"
+    ]
+    told = differences({"pad": 0, "odour": "oak"}, {"pad": 1})
+    assert [one.partition(" ")[0] for one in told] == ["pad", "odour"]
+    assert told[1] == "odour differs – a field that this version does not know (oak there, None here)"
+
+
+@given(text=any_text)
+def test_a_key_is_read_as_people_write_it(text: str) -> None:
+    keys = entry_keys([text])
+    for written in (keys.tobytes().hex(), keys.tobytes().hex().upper()):
+        np.testing.assert_array_equal(parse_key(written), keys)
+
+
+@pytest.mark.parametrize("text", ["", "0" * 31, "0" * 34, "0" * 64, "g" * 32, "a teacher's answer"])
+def test_what_is_no_key_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is no key of an entry; write its 32 hexadecimal digits"):
+        parse_key(text)

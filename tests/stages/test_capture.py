@@ -5,6 +5,7 @@ import pytest
 
 from stillroom import layout
 from stillroom.batching import load_tokeniser, tokenise
+from stillroom.cache.codecs import asked_for, recorded
 from stillroom.cache.identity import check_same, entry_keys, fingerprint
 from stillroom.cache.reader import Reader
 from stillroom.data.examples import read_examples, write_examples
@@ -39,7 +40,11 @@ def test_every_training_row_has_the_teachers_answer(finished: Workspace) -> None
     reader = Reader.open(layout.CACHE)
     train = read_split(layout.SPLIT, "train")
     assert len(reader) == len(train)
-    check_same(reader.manifest.fingerprint, fingerprint(layout.TEACHER, "fp32", ("logits", "embedding")), layout.CACHE)
+    check_same(
+        reader.manifest.fingerprint,
+        fingerprint(layout.TEACHER, "fp32", recorded(asked_for(("logits", "embedding")))),
+        layout.CACHE,
+    )
     assert [shard.entries for shard in reader.manifest.shards] == [50, 50, 20]
     positions = reader.locate(entry_keys(train.text), "rows")
     model, description = load_teacher(layout.TEACHER)
@@ -120,4 +125,4 @@ def test_a_store_that_was_damaged_is_mended_and_the_outs_are_the_same(
 def test_only_the_signals_asked_for_are_kept(own_finished: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     own_finished.override("capture.signals=[logits]", "students.sliced.cosine_weight=0")
     assert captured(monkeypatch).metrics["computed"] == 120
-    assert Reader.open(layout.CACHE).manifest.widths == {"logits": 3}
+    assert {name: kept.width for name, kept in Reader.open(layout.CACHE).manifest.signals.items()} == {"logits": 3}

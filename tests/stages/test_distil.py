@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from stillroom import layout, training
+from stillroom.cache.manifest import FIRST
 from stillroom.files import file_digests, sha256_file
 from stillroom.stages.receipt import read_receipt
 from stillroom.training import Learner
@@ -35,7 +36,7 @@ def test_a_student_is_published_with_its_baseline(finished: Workspace, name: str
         assert all({"train_loss", "validation_accuracy"} <= epoch.keys() for epoch in history)
     assert told["seconds"].keys() == {"read", "student", "baseline"}
     assert told["lineage"]["teacher"] == sha256_file(layout.TEACHER / "model.safetensors")
-    assert told["lineage"]["cache"] == sha256_file(layout.CACHE / "manifest.json")
+    assert told["lineage"]["cache"] == sha256_file(layout.CACHE / FIRST)
     assert len(told["lineage"]["code"]) == 64
     student, baseline = (load_file(layout.STUDENTS / name / f"{kind}.safetensors") for kind in ("student", "baseline"))
     assert student.keys() == baseline.keys()

@@ -42,7 +42,7 @@ DEPS = [
     ("distil", layout.TEACHER),
     ("distil", layout.TEACHER / "tokenizer.json"),
     ("distil", layout.CACHE),
-    ("distil", layout.CACHE / "manifest.json"),
+    ("distil", layout.CACHE / "manifests"),
     ("distil", layout.CACHE / "shards"),
     ("quantise", layout.SPLIT),
     ("quantise", layout.STUDENTS),

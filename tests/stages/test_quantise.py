@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from stillroom import layout
+from stillroom.cache.manifest import FIRST
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.export.runtime import Package
 from stillroom.files import file_digests, sha256_file, tree_digest
@@ -42,7 +43,7 @@ def test_a_package_tells_where_it_comes_from(finished: Workspace, name: str) -> 
     assert lineage.keys() == {"data", "teacher", "cache", "code", "student", "lock"}
     assert lineage["data"] == read_snapshot(layout.SPLIT).sha256
     assert lineage["teacher"] == sha256_file(layout.TEACHER / "model.safetensors")
-    assert lineage["cache"] == sha256_file(layout.CACHE / "manifest.json")
+    assert lineage["cache"] == sha256_file(layout.CACHE / FIRST)
     assert lineage["student"] == tree_digest(layout.STUDENTS / name)
     assert lineage["lock"] == sha256_file(layout.LOCK)
     assert manifest["threads"] == (1 if name == "static" else 0)

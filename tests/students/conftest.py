@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from stillroom.batching import load_tokeniser
 from stillroom.cache.capture import capture
-from stillroom.cache.store import export
-from stillroom.params import CaptureParams, StudentParams, validate
+from stillroom.cache.live import load_live
+from stillroom.cache.store import snapshot
+from stillroom.cache.texts import Listed
+from stillroom.params import CaptureParams, ComputeParams, StudentParams, validate
 from stillroom.students.material import Material, gather
-from stillroom.teacher.model import TOKENISER, load_teacher
 from tests.students.rows import TRAIN, VALIDATION
 from tests.toys import publish_teacher
 
@@ -26,12 +26,10 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> 
 def cache(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
     """The teacher's answers for the training rows; leave it unchanged."""
     root = tmp_path_factory.mktemp("answers")
-    model, description = load_teacher(teacher)
-    tokeniser = load_tokeniser(teacher / TOKENISER, description.max_length)
-    captured = capture(
-        model, tokeniser, description.max_length, 0, teacher, "fp32", TRAIN.text, CaptureParams(), root / "store", 0
-    )
-    export(captured.reader, captured.keys, root / "cache", 40)
+    machine = ComputeParams(precision="fp32")
+    live = load_live(teacher, machine, 8192)
+    captured = capture(live, Listed(TRAIN.text), CaptureParams(), root / "store", 0, machine)
+    snapshot(captured.reader, captured.keys, root / "cache", 40)
     return root / "cache"
 
 

@@ -94,7 +94,7 @@ def test_a_run_that_breaks_and_goes_on_equals_one_that_does_not(room: Room, monk
 def test_the_baseline_never_sees_the_teachers_answers(room: Room) -> None:
     from dataclasses import replace
 
-    lying = {name: -values for name, values in room.material.signals.items()}
+    lying = {name: -values[torch.arange(len(TRAIN))] for name, values in room.material.signals.items()}
     misled = replace(room.material, signals=lying)
     assert_same(room("baseline", "one"), room("baseline", "two", material=misled))
     assert differs(room("student", "three"), room("student", "four", material=misled))

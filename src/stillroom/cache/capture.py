@@ -2,31 +2,32 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from stillroom import events
-from stillroom.batching import Tokens, tokenise
-from stillroom.cache.identity import Keys, entry_keys, fingerprint
-from stillroom.cache.reader import Reader, unique_keys
-from stillroom.cache.shards import DamagedCache, concatenate
+from stillroom.cache.codecs import Signal, asked_for
+from stillroom.cache.identity import Example, Keys, entry_keys
+from stillroom.cache.live import LiveTeacher
+from stillroom.cache.reader import Ints, Reader, unique_keys
+from stillroom.cache.shards import DamagedCache
 from stillroom.cache.store import Store, absent
-from stillroom.params import CaptureParams
-from stillroom.teacher.inference import forward_batches
-
-_LEAST_COSINE = 0.999
+from stillroom.cache.texts import Texts
+from stillroom.cache.units import Unit, answered, plan
+from stillroom.cache.verify import check_sample
+from stillroom.cache.writer import Writer
+from stillroom.params import CaptureParams, ComputeParams
 
 log = logging.getLogger("stillroom")
 
 
 @dataclass(frozen=True)
 class Captured:
-    """What a pass did. computed: entries that had no answer; tokens read for them; seconds of forward and write."""
+    """What a pass did. keys: of the distinct texts; computed: entries that had no answer; tokens read for them;
+    seconds of forward and write."""
 
     reader: Reader
     keys: Keys
@@ -36,78 +37,79 @@ class Captured:
 
 
 def capture(
-    model: torch.nn.Module,
-    tokeniser: Any,
-    max_length: int,
-    pad: int,
-    teacher: Path,
-    precision: str,
-    texts: Sequence[str],
-    settings: CaptureParams,
-    root: Path,
-    seed: int,
+    teacher: LiveTeacher, texts: Texts, settings: CaptureParams, root: Path, seed: int, machine: ComputeParams
 ) -> Captured:
     """Fill the store below `root` with the answers for `texts`, and check a seeded sample against the live teacher.
 
-    Every shard_entries entries a shard becomes visible: a pass that is killed goes on after its last shard.
+    A shard becomes visible when it is full, and every half minute: a pass that is killed goes on after its last one.
+    machine: for the workers of another engine than the local one, which load the teacher themselves.
     """
-    store = Store(root, fingerprint(teacher, precision, settings.signals))
-    keys = entry_keys(texts)
+    signals = asked_for(settings.signals)
+    store = Store(root, teacher.fingerprint(signals), settings.store)
+    sample = sample_rows(len(texts), settings.spot_check, seed)
+    keys, sampled = keys_and_sample(texts, sample)
     wanted, first_rows = unique_keys(keys)
-    missing = absent(store.reader(), wanted)
-    todo = [texts[row] for row in first_rows[missing]]
-    began = time.monotonic()
-    tokens = tokenise(tokeniser, todo, max_length)
-    _fill(store, model, tokens, wanted[missing], pad, settings)
-    seconds = time.monotonic() - began
-    log.info("capture: %d of %d distinct texts computed in %.1f s", len(todo), len(wanted), seconds)
     reader = store.reader()
+    missing = absent(reader, wanted)
+    needed = np.zeros(len(texts), dtype=bool)
+    needed[first_rows[missing]] = True
+    began = time.monotonic()
+    count, tokens = int(missing.sum()), 0
+    if count:
+        with events.progress("capture", count, "rows") as advance:
+            units = plan(teacher, texts, needed, keys)
+            if settings.engine == "ray":
+                from stillroom.cache.ray_engine import fill
+
+                tokens = fill(teacher, units, signals, settings, root, machine, advance)
+            else:
+                tokens = _fill(store, teacher, units, signals, settings.shard_entries, advance)
+        store.compact(settings.shard_entries)
+        reader = store.reader()
+    store.push()  # what an earlier pass could not send
+    seconds = time.monotonic() - began
+    log.info("capture: %d of %d distinct texts computed in %.1f s", count, len(wanted), seconds)
     if reader is None:
         raise DamagedCache(f"{store.folder}: nothing was captured")
-    _spot_check(reader, model, tokeniser, max_length, pad, texts, keys, settings, seed)
-    return Captured(reader, wanted, len(todo), len(tokens.ids), seconds)
+    check_sample(reader, teacher, sample, sampled)
+    store.record_pass(len(wanted), len(wanted) - count)
+    store.collect()
+    return Captured(reader, wanted, count, tokens, seconds)
 
 
-def _fill(store: Store, model: torch.nn.Module, tokens: Tokens, keys: Keys, pad: int, settings: CaptureParams) -> None:
-    parts: list[dict[str, Any]] = []
-    rows_done: list[Any] = []
-    waiting = 0
-    with events.progress("capture", len(tokens)) as advance:
-        for rows, logits, pooled in forward_batches(model, tokens, pad, settings.batch_tokens):
-            answers = {"logits": logits, "embedding": pooled}
-            parts.append({name: answers[name] for name in settings.signals})
-            rows_done.append(rows)
-            waiting += len(rows)
-            advance(len(rows))
-            if waiting >= settings.shard_entries:
-                store.add(keys[np.concatenate(rows_done)], concatenate(parts))
-                parts, rows_done, waiting = [], [], 0
-    if waiting:
-        store.add(keys[np.concatenate(rows_done)], concatenate(parts))
+def sample_rows(count: int, wanted: int, seed: int) -> Ints:
+    """Rows to be checked, seeded, in ascending order."""
+    chosen = np.random.default_rng(seed).choice(count, size=min(wanted, count), replace=False)
+    return np.sort(chosen).astype(np.int64)
 
 
-def _spot_check(
-    reader: Reader,
-    model: torch.nn.Module,
-    tokeniser: Any,
-    max_length: int,
-    pad: int,
-    texts: Sequence[str],
-    keys: Keys,
-    settings: CaptureParams,
-    seed: int,
-) -> None:
-    count = min(settings.spot_check, len(texts))
-    sample = np.random.default_rng(seed).choice(len(texts), size=count, replace=False)
-    stored = reader.read("logits", reader.locate(keys[sample], "texts"))
-    tokens = tokenise(tokeniser, [texts[row] for row in sample], max_length)
-    for rows, logits, _ in forward_batches(model, tokens, pad, settings.batch_tokens):
-        kept = stored[rows]
-        norms = np.linalg.norm(kept, axis=1) * np.linalg.norm(logits, axis=1)
-        cosine = (kept * logits).sum(axis=1) / np.maximum(norms, 1e-12)
-        worst = int(cosine.argmin())
-        if not cosine[worst] >= _LEAST_COSINE:  # so that NaN, which argmin takes for the least, is refused too
-            raise DamagedCache(
-                f"{reader.folder}: the answer for row {int(sample[rows[worst]])} has cosine {cosine[worst]:.4f} to "
-                f"the live teacher's, at least {_LEAST_COSINE} is needed; remove this folder and capture again"
-            )
+def keys_and_sample(texts: Texts, sample: Ints) -> tuple[Keys, list[Example]]:
+    """The keys of all texts, and the texts of some rows, which ascend."""
+    keys: list[Keys] = []
+    sampled: list[Example] = []
+    start = 0
+    for piece in texts.pieces():
+        keys.append(entry_keys(piece))
+        inside = sample[(sample >= start) & (sample < start + len(piece))] - start
+        sampled += [piece[row] for row in inside.tolist()]
+        start += len(piece)
+    return np.concatenate(keys) if keys else entry_keys([]), sampled
+
+
+def _fill(
+    store: Store,
+    teacher: LiveTeacher,
+    units: Iterable[Unit],
+    signals: tuple[Signal, ...],
+    shard_entries: int,
+    advance: events.Advance,
+) -> int:
+    """Compute units here, one after another; the number of tokens read."""
+    tokens = 0
+    with Writer(store, shard_entries) as writer:
+        for unit in units:
+            for keys, answers in answered(teacher, unit, signals):
+                writer.put(keys, answers)
+                advance(len(keys))
+            tokens += len(unit.tokens.ids)
+    return tokens

@@ -1,6 +1,8 @@
 """Read the teacher's answers by content, from a memory map, in any order."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,50 +10,95 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillroom.cache.identity import Keys
-from stillroom.cache.shards import DamagedCache, Manifest, Signals, map_shard, read_manifest
+from stillroom.cache.codecs import Encoded, PerToken, Signal, join
+from stillroom.cache.identity import Keys, folder_name
+from stillroom.cache.manifest import Manifest, Manifests
+from stillroom.cache.shards import DamagedCache, Halves, MappedShard, halves
 from stillroom.errors import InputError
+from stillroom.storage import Folder
 
 Ints = npt.NDArray[np.int64]
+_THREADS = 2
+_COMPARED = 512
+"""Answers to one content that are compared at a time."""
+
+
+class Contradiction(DamagedCache):
+    """Two shards, each as it was written, that hold different answers for one content: one of them lies."""
+
+    def __init__(self, message: str, shards: frozenset[str]) -> None:
+        """shards: the sha256 of both."""
+        super().__init__(message)
+        self.shards = shards
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A verified folder of answers.
+    """A folder of answers.
 
-    high, low: the two halves of every key as big-endian numbers, sorted; position: where that entry stands when the
-    shards are laid end to end; shards: the mapped arrays; starts: first position of each shard.
+    high, low: the two halves of every distinct key as big-endian numbers, sorted; position: where that entry stands
+    when the shards are laid end to end; starts: first position of each shard.
     """
 
     folder: Path
     manifest: Manifest
-    high: npt.NDArray[np.uint64]
-    low: npt.NDArray[np.uint64]
+    signals: Mapping[str, Signal]
+    high: Halves
+    low: Halves
     position: Ints
-    shards: tuple[Signals, ...]
+    shards: tuple[MappedShard, ...]
     starts: Ints
 
     @classmethod
     def open(cls, folder: Path) -> "Reader":
-        """Map every shard, check its sha256, build the index. Raises DamagedCache naming what is wrong."""
-        manifest = read_manifest(folder)
-        mapped = [map_shard(folder, shard, manifest.widths) for shard in manifest.shards]
-        keys = np.concatenate([keys for keys, _ in mapped]) if mapped else np.zeros((0, 16), np.uint8)
-        high, low = _halves(keys)
-        order = np.lexsort((low, high))
+        """Read the manifest and the keys, and build the index; the answers of a shard are checked when first read.
+
+        Raises DamagedCache naming the file that is not as it was written, InputError for a folder that is no cache.
+        """
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; run the stage capture first")
+        manifest = Manifests(Folder(folder)).latest()
+        teacher, signals = folder_name(manifest.fingerprint), manifest.read_signals()
+        return cls.over(folder, manifest, [MappedShard(folder, teacher, shard, signals) for shard in manifest.shards])
+
+    @classmethod
+    def over(cls, folder: Path, manifest: Manifest, shards: Iterable[MappedShard]) -> "Reader":
+        """Index some of a folder's shards. An answer that stands in several is read from the first."""
+        mapped = tuple(shards)
+        starts = np.cumsum([0, *(shard.shard.entries for shard in mapped)]).astype(np.int64)
+        high, low = (
+            np.concatenate([getattr(shard, half) for shard in mapped] or [np.zeros(0, np.uint64)])
+            for half in ("high", "low")
+        )
+        order = _sorted(high, low)
         high, low = high[order], low[order]
-        if len(high) and ((high[1:] == high[:-1]) & (low[1:] == low[:-1])).any():
-            raise DamagedCache(f"{folder}: the same key stands twice; run the stage capture again")
-        counts = [shard.entries for shard in manifest.shards]
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return cls(folder, manifest, high, low, order, tuple(signals for _, signals in mapped), starts)
+        again = _same_as_before(high, low)
+        kept = ~again
+        reader = cls(
+            folder,
+            manifest,
+            {signal.name: signal for signal in manifest.read_signals()},
+            high[kept] if again.any() else high,
+            low[kept] if again.any() else low,
+            order[kept] if again.any() else order,
+            mapped,
+            starts,
+        )
+        if again.any():
+            reader._refuse_contradictions(order, again)
+        return reader
 
     def __len__(self) -> int:
         return len(self.high)
 
+    def verify(self) -> None:
+        """Check every shard whole, now. Raises DamagedCache naming the first that is not."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(MappedShard.verify, self.shards))
+
     def find(self, keys: Keys) -> Ints:
         """Position of each key [n], −1 where the cache has no such content."""
-        high, low = _halves(keys)
+        high, low = halves(keys)
         found = np.full(len(keys), -1, dtype=np.int64)
         if not len(self):
             return found
@@ -78,36 +125,109 @@ class Reader:
             )
         return found
 
+    def signal(self, name: str) -> Signal:
+        """A signal that the cache keeps. Raises InputError for another one."""
+        if name not in self.signals:
+            kept = ", ".join(sorted(self.signals))
+            raise InputError(f"{self.folder}: the cache keeps {kept}, not {name}; add it to capture.signals")
+        return self.signals[name]
+
     def read(self, signal: str, positions: Ints) -> npt.NDArray[np.float32]:
-        """A signal at positions that `find` gave, float32 [n, width]."""
-        if signal not in self.manifest.widths:
-            kept = ", ".join(self.manifest.widths)
-            raise InputError(f"{self.folder}: the cache keeps {kept}, not {signal}; add it to capture.signals")
+        """A signal with one vector per entry, at positions that `find` gave, float32 [n, width]."""
+        values: npt.NDArray[np.float32] = self.signal(signal).codec.decode(self.encoded(signal, positions))
+        return values
+
+    def read_tokens(self, signal: str, positions: Ints) -> PerToken:
+        """A signal with one vector per token, at positions that `find` gave."""
+        values: PerToken = self.signal(signal).codec.decode(self.encoded(signal, positions))
+        return values
+
+    def encoded(self, signal: str, positions: Ints) -> Encoded:
+        """A signal as it is stored, at positions that `find` gave."""
+        take = self.signal(signal).codec.take
         if len(self.shards) == 1:
-            return self.shards[0][signal][positions].astype(np.float32)
-        result = np.empty((len(positions), self.manifest.widths[signal]), dtype=np.float32)
+            return take(self.shards[0].encoded(signal), positions)
         owner = np.searchsorted(self.starts, positions, side="right") - 1
-        for shard in np.unique(owner):
-            rows = owner == shard
-            result[rows] = self.shards[shard][signal][positions[rows] - self.starts[shard]]
-        return result
+        by_shard = np.argsort(owner, kind="stable")
+        bounds = np.searchsorted(owner[by_shard], np.arange(len(self.shards) + 1))
+        parts = [
+            take(shard.encoded(signal), positions[by_shard[start:end]] - first)
+            for shard, start, end, first in zip(self.shards, bounds, bounds[1:], self.starts, strict=False)
+            if end > start
+        ]
+        if not parts:
+            return take(self.shards[0].encoded(signal), positions)
+        back = np.empty(len(positions), dtype=np.int64)
+        back[by_shard] = np.arange(len(positions))
+        return take(join(parts), back)
+
+    def _refuse_contradictions(self, order: Ints, again: npt.NDArray[np.bool_]) -> None:
+        """Raise Contradiction if two shards have different answers for one content."""
+        every = np.flatnonzero(again)
+        before = np.maximum.accumulate(np.where(again, 0, np.arange(len(again))))
+        for start in range(0, len(every), _COMPARED):
+            later = every[start : start + _COMPARED]
+            first = before[later]
+            for name, signal in self.signals.items():
+                one, other = (signal.codec.decode(self.encoded(name, order[rows])) for rows in (first, later))
+                found = agreement(one, other)
+                worst = int(found.argmin())
+                if not found[worst] >= signal.codec.least_cosine:
+                    pair = [self._owner(order[rows[worst]]) for rows in (first, later)]
+                    raise Contradiction(
+                        f"{self.folder}: {' and '.join(shard.path.name for shard in pair)} hold different answers for "
+                        f"one content ({name}: cosine {found[worst]:.4f}); run the stage capture again",
+                        frozenset(shard.shard.sha256 for shard in pair),
+                    )
+
+    def _owner(self, position: int) -> MappedShard:
+        return self.shards[int(np.searchsorted(self.starts, position, side="right")) - 1]
 
 
-def _halves(keys: Keys) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    numbers = np.ascontiguousarray(keys).view(">u8").reshape(-1, 2).astype(np.uint64)
-    return numbers[:, 0], numbers[:, 1]
+def cosine(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Of each row of two arrays, [n]; NaN where a row is not finite."""
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    result: npt.NDArray[Any] = (one * other).sum(axis=1) / np.maximum(norms, 1e-12)
+    result[(one == other).all(axis=1)] = 1.0  # of two rows of zeros too
+    return result
+
+
+def agreement(one: Any, other: Any) -> npt.NDArray[Any]:
+    """The cosine of each entry, [n]; for a signal of every token, of all tokens of an entry together.
+
+    NaN where the shapes differ.
+    """
+    if not isinstance(one, PerToken):
+        return cosine(one, other) if one.shape == other.shape else np.full(len(one), np.nan)
+    if one.lengths.tolist() != other.lengths.tolist():
+        return np.where(one.lengths == other.lengths, 1.0, np.nan)
+    if one.values.shape != other.values.shape:
+        return np.full(len(one.lengths), np.nan)
+    bounds = np.cumsum([0, *one.lengths])
+    flat = [
+        (one.values[start:end].reshape(1, -1), other.values[start:end].reshape(1, -1))
+        for start, end in itertools.pairwise(bounds)
+    ]
+    return np.concatenate([cosine(left, right) for left, right in flat])
 
 
 def unique_keys(keys: Keys) -> tuple[Keys, Ints]:
     """Distinct keys in ascending order, and the row at which each first stands."""
-    high, low = _halves(keys)
-    order = np.lexsort((low, high))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
-    chosen = order[first]
+    high, low = halves(keys)
+    order = _sorted(high, low)
+    chosen = order[~_same_as_before(high[order], low[order])]
     return keys[chosen], chosen
 
 
-def signals_at(reader: Reader, positions: Ints, names: Sequence[str]) -> Mapping[str, npt.NDArray[Any]]:
-    """Several signals at the same positions."""
-    return {name: reader.read(name, positions) for name in names}
+def _sorted(high: Halves, low: Halves) -> Ints:
+    """The order that sorts keys, equal ones as they stand. Nearly always the first halves differ, which is fast."""
+    order = np.argsort(high)
+    if (high[order[1:]] == high[order[:-1]]).any():
+        order = np.lexsort((low, high))
+    return order
+
+
+def _same_as_before(high: Halves, low: Halves) -> npt.NDArray[np.bool_]:
+    again = np.zeros(len(high), dtype=bool)
+    again[1:] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
+    return again

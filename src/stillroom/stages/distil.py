@@ -3,7 +3,7 @@
 import logging
 
 from stillroom import compute, layout
-from stillroom.cache.shards import MANIFEST
+from stillroom.cache.manifest import FIRST
 from stillroom.code import code_digest
 from stillroom.data.grown import read_grown
 from stillroom.data.splits import read_snapshot, read_split
@@ -43,7 +43,7 @@ def run(params: Params, item: str) -> dict[str, float]:
     precision = compute.precision(params.compute)
     seconds = {"read": lap()}
     inputs = [read_snapshot(layout.SPLIT).sha256]
-    inputs += [sha256_file(path) for path in (layout.TEACHER / WEIGHTS, layout.CACHE / MANIFEST)]
+    inputs += [sha256_file(path) for path in (layout.TEACHER / WEIGHTS, layout.CACHE / FIRST)]
     trained, histories, scratches = {}, {}, []
     for variant in VARIANTS:
         key = training_key("distil", variant, settings.model_dump(), inputs, params.seed, precision)

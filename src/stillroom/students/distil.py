@@ -19,7 +19,7 @@ from stillroom.students import sliced, static
 from stillroom.students.losses import NO_LABEL
 from stillroom.students.material import Material
 from stillroom.teacher.model import count_params
-from stillroom.training import Scratch, count_steps, fit
+from stillroom.training import ByRow, Scratch, count_steps, fit
 
 FAMILIES: dict[str, ModuleType] = {"static": static, "sliced": sliced}
 VARIANTS = ("student", "baseline")
@@ -52,9 +52,9 @@ def train(
     tokens = material.tokens if variant == "student" else material.tokens.first(len(train_rows))
     label = torch.full((len(tokens),), NO_LABEL, dtype=torch.int64)
     label[: len(train_rows)] = torch.from_numpy(train_rows.label)
-    columns = {"label": label}
+    columns: dict[str, ByRow] = {"label": label}
     if variant == "student":
-        columns |= {name: torch.from_numpy(values) for name, values in material.signals.items()}
+        columns |= material.signals
     batches = family.batches(tokens, settings, material.pad, seed, columns)
     validation = family.batches(
         material.validation_tokens,

@@ -1,6 +1,6 @@
 """What a student is made from and trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stillroom.batching import Tokens, load_tokeniser, tokenise
+from stillroom.cache.column import Column
 from stillroom.cache.identity import check_same, entry_keys, fingerprint
 from stillroom.cache.reader import Reader
 from stillroom.data.splits import Rows
 from stillroom.params import StudentParams
 from stillroom.students.vocabulary import trim
 from stillroom.teacher.model import TOKENISER, Classifier, Description, load_teacher
+from stillroom.training import ByRow
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Material:
     """The teacher, the trimmed vocabulary, the texts in it, and the teacher's answers for the transfer set.
 
     kept[new id] = teacher's id; pad: new id of the padding token; tokens: the transfer set, training rows first, grown
-    texts after them; signals: float32 [texts of the transfer set, width] by name.
+    texts after them; signals: the teacher's answers by name, a column [texts of the transfer set, width] each.
     """
 
     teacher: Classifier
@@ -32,7 +34,7 @@ class Material:
     pad: int
     tokens: Tokens
     validation_tokens: Tokens
-    signals: dict[str, npt.NDArray[np.float32]]
+    signals: Mapping[str, ByRow]
 
 
 def gather(
@@ -51,7 +53,10 @@ def gather(
     model, description = load_teacher(teacher)
     reader = Reader.open(cache)
     found = reader.manifest.fingerprint
-    check_same(found, fingerprint(teacher, found.get("precision", ""), found.get("signals", ())), cache)
+    check_same(found, fingerprint(teacher, found.get("precision", ""), found.get("signals", {})), cache)
+    reader.verify()
+    for name in signals:
+        reader.signal(name)
     transfer = [*train.text, *grown]
     positions = reader.locate(entry_keys(transfer), "texts of the transfer set")
     original = load_tokeniser(teacher / TOKENISER, description.max_length)
@@ -72,5 +77,5 @@ def gather(
         vocabulary.pad,
         tokenise(trimmed, transfer, settings.max_length),
         tokenise(trimmed, validation.text, settings.max_length),
-        {name: reader.read(name, positions) for name in signals},
+        {name: Column(reader, name, positions) for name in signals},
     )

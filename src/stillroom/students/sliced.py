@@ -5,6 +5,7 @@ torch.nn.ModuleList. Cost: vocabulary × width + layers × one layer's weights; 
 """
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stillroom.students.losses import cosine_loss, distillation_loss
 from stillroom.students.material import Material
 from stillroom.teacher.attention import use_training_attention
 from stillroom.teacher.model import EncoderClassifier, LogitsOnly, layers_of
-from stillroom.training import Batches, Learner, text_batches
+from stillroom.training import Batches, ByRow, Learner, text_batches
 
 SPECIAL_TOKENS = True
 THREADS = 0
@@ -85,7 +86,7 @@ def learner(student: EncoderClassifier, settings: SlicedParams, total_steps: int
 
 
 def batches(
-    tokens: Tokens, settings: SlicedParams, pad: int, seed: int | None, columns: dict[str, torch.Tensor]
+    tokens: Tokens, settings: SlicedParams, pad: int, seed: int | None, columns: Mapping[str, ByRow]
 ) -> Batches:
     """Padded batches within the token budget, random for training, by length for validation (seed None)."""
     return text_batches(tokens, settings.batch_tokens, pad, seed, columns)

@@ -6,6 +6,7 @@ Cost: vocabulary × dimensions + dimensions × hidden + hidden × classes weight
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stillroom.batching import Ints, Tokens
 from stillroom.params import StaticParams
 from stillroom.students.losses import distillation_loss
 from stillroom.students.material import Material
-from stillroom.training import Batches, Learner
+from stillroom.training import Batches, ByRow, Learner
 
 _WEIGHT_OF_ONE = math.log(math.e - 1)
 """What softplus turns into 1."""
@@ -115,7 +116,7 @@ def learner(student: StaticStudent, settings: StaticParams, total_steps: int, se
 
 
 def batches(
-    tokens: Tokens, settings: StaticParams, pad: int, seed: int | None, columns: dict[str, torch.Tensor]
+    tokens: Tokens, settings: StaticParams, pad: int, seed: int | None, columns: Mapping[str, ByRow]
 ) -> Batches:
     """Random batches for training, in order for validation (seed None)."""
     return bag_batches(tokens, settings.batch_rows, seed, columns)
@@ -158,7 +159,7 @@ class StaticLearner(Learner):
         return [{"params": list(self.student.parameters()), "lr": self._settings.learning_rate}]
 
 
-def bag_batches(tokens: Tokens, rows_per_batch: int, seed: int | None, columns: dict[str, torch.Tensor]) -> Batches:
+def bag_batches(tokens: Tokens, rows_per_batch: int, seed: int | None, columns: Mapping[str, ByRow]) -> Batches:
     """Batches without padding: flat ids and offsets, {"ids", "offsets", every column's rows}."""
 
     def plan(epoch: int) -> list[Ints]:
@@ -168,12 +169,9 @@ def bag_batches(tokens: Tokens, rows_per_batch: int, seed: int | None, columns: 
         return [order[start : start + rows_per_batch] for start in range(0, len(order), rows_per_batch)]
 
     def collate(rows: Ints) -> dict[str, torch.Tensor]:
-        lengths = tokens.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        ids = tokens.ids[np.repeat(tokens.offsets[rows], lengths) + within].astype(np.int64)
+        bags = tokens.take(rows)
         chosen = torch.from_numpy(rows)
-        batch = {"ids": torch.from_numpy(ids), "offsets": torch.from_numpy(offsets)}
+        batch = {"ids": torch.from_numpy(bags.ids.astype(np.int64)), "offsets": torch.from_numpy(bags.offsets)}
         return batch | {name: column[chosen] for name, column in columns.items()}
 
     return Batches(plan, collate)

@@ -1,0 +1,74 @@
+"""Several teachers as one: the weighted mean of their answers when they are read, and how far they disagree."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from stillroom.cache.identity import Keys
+from stillroom.cache.reader import Ints, Reader
+from stillroom.errors import InputError
+
+Floats = npt.NDArray[np.float32]
+
+
+class Ensemble:
+    """Caches of several teachers, one folder each, of the same labels in the same order.
+
+    Mean of logits as in Hinton et al. (arXiv 1503.02531). Nothing is written: other weights cost nothing.
+    """
+
+    def __init__(self, readers: Sequence[Reader], weights: Sequence[float] | None = None) -> None:
+        """weights: of each teacher, at least 0; default, all the same. Raises InputError if teachers don't fit."""
+        given = np.ones(len(readers)) if weights is None else np.asarray(weights, dtype=np.float64)
+        fit = len(given) == len(readers) and bool((np.isfinite(given) & (given >= 0)).all()) and given.sum() > 0
+        if not fit:
+            raise InputError(
+                f"an ensemble of {len(readers)} teachers has the weights {given.tolist()}; give each one ≥ 0"
+            )
+        first = readers[0]
+        for reader in readers[1:]:
+            if reader.manifest.fingerprint.get("labels") != first.manifest.fingerprint.get("labels"):
+                raise InputError(f"{reader.folder}: its teacher has other labels than that of {first.folder}")
+        self._readers = tuple(readers)
+        self._weights = (given / given.sum()).astype(np.float32)
+
+    def locate(self, keys: Keys, what: str) -> Ints:
+        """Position of each key in each cache, [n, teachers]. Raises InputError if a teacher lacks an answer."""
+        return np.stack([reader.locate(keys, what) for reader in self._readers], axis=1)
+
+    def read(self, signal: str, positions: Ints) -> Floats:
+        """The weighted mean of a signal, float32 [n, width]."""
+        weighted: list[Floats] = []
+        for (reader, at), weight in zip(self._each(positions), self._weights, strict=True):
+            values = weight * reader.read(signal, at)
+            if weighted and values.shape != weighted[0].shape:
+                raise InputError(f"{reader.folder}: its {signal} has another width than that of the first teacher")
+            weighted.append(values)
+        mean: Floats = np.sum(weighted, axis=0)
+        return mean
+
+    def variance(self, positions: Ints) -> Floats:
+        """Weighted variance of the teachers' probabilities, summed over classes, [n]: 0 where all say the same."""
+        probabilities = np.stack([_softmax(reader.read("logits", at)) for reader, at in self._each(positions)])
+        weights = self._weights[:, None, None]
+        mean = (weights * probabilities).sum(axis=0)
+        spread: Floats = (weights * (probabilities - mean) ** 2).sum(axis=(0, 2))
+        return spread
+
+    def vote_entropy(self, positions: Ints) -> Floats:
+        """Entropy in nats of the teachers' weighted votes for a class, [n] (Dagan and Engelson, 1995)."""
+        votes = np.stack([reader.read("logits", at).argmax(axis=1) for reader, at in self._each(positions)], axis=1)
+        # the weight of the class that each teacher votes for; a class of k votes is met k times
+        share = (votes[:, :, None] == votes[:, None, :]) @ self._weights
+        entropy: Floats = -(np.log(np.maximum(share, 1e-12)) * self._weights).sum(axis=1)
+        return entropy
+
+    def _each(self, positions: Ints) -> list[tuple[Reader, Ints]]:
+        return [(reader, positions[:, number]) for number, reader in enumerate(self._readers)]
+
+
+def _softmax(logits: Floats) -> Floats:
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Floats = raised / raised.sum(axis=1, keepdims=True)
+    return shares

@@ -1,0 +1,59 @@
+"""Repair a teacher's folder: what is damaged is struck, and what that loses is computed again where it can be."""
+
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillroom.cache.audit import Audit
+from stillroom.cache.capture import Captured
+from stillroom.cache.identity import Fingerprint, folder_name
+from stillroom.cache.root import TEACHER
+from stillroom.cache.store import Store
+from stillroom.errors import InputError
+from stillroom.storage import open_storage
+from stillroom.storage.address import parse
+
+log = logging.getLogger("stillroom")
+
+Fill = Callable[[Path, str | None], Captured]
+"""Computes what a store lacks for the transfer set of the workspace: `capture` with its root and shared storage."""
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """address: of the folder; computed: entries that were computed again; None if its teacher is not at hand."""
+
+    address: str
+    computed: int | None
+
+
+def repair(found: Audit, teacher: Fingerprint | None, fill: Fill) -> Repaired:
+    """Strike damaged shards, make a damaged manifest again from the shards, and compute what the texts then lack.
+
+    teacher: of the workspace, if it has one. Raises InputError for a folder of which nothing tells whose it is.
+    """
+    root, _, name = found.address.rstrip("/").rpartition("/")
+    if not TEACHER.fullmatch(name):
+        raise InputError(f"{found.address}: is a snapshot, which the stage capture writes; run it again there")
+    ours = teacher is not None and folder_name(teacher) == name
+    fields = teacher if ours else found.fingerprint
+    if fields is None or folder_name(fields) != name:
+        raise InputError(
+            f"{found.address}: no manifest tells of its teacher, which is not that of this workspace; capture with "
+            f"its teacher, or remove it by `stillroom cache gc --teacher {name}`"
+        )
+    place = parse(root)
+    if isinstance(place, Path):
+        return _repaired(found, fields, place, None, fill if ours else None)
+    with tempfile.TemporaryDirectory(prefix="stillroom-cache-") as temporary:
+        return _repaired(found, fields, Path(temporary), root, fill if ours else None)
+
+
+def _repaired(found: Audit, fields: Fingerprint, root: Path, shared: str | None, fill: Fill | None) -> Repaired:
+    Store(root, fields, shared).reader()
+    storage = open_storage(found.address)
+    for name in found.manifests:
+        storage.remove(name)
+    return Repaired(found.address, fill(root, shared).computed if fill else None)
