@@ -10,7 +10,8 @@ capture_over_bare_forward   seconds of a capture ÷ seconds of the same teacher,
 warm_pass_fraction          seconds of a pass for which all is cached ÷ seconds of the first
 bytes_per_entry             of a cache of logits: shards and manifest
 ray_speedup_2_workers       rows a second of two Ray workers ÷ of one, each pinned to one thread
-peak_memory_growth          peak memory of a capture of 1 M rows ÷ of 10 k rows − 1, with a teacher of one layer
+peak_memory_growth          peak memory of a capture of 1 M rows ÷ of 10 k rows − 1, with a teacher of one layer; pages
+                            of files, which the system takes back when it needs them, do not count
 rows_per_second             logit rows of 77 classes a second, read in random batches of 4,096 from 1 M entries
 open_seconds_1m             opening a cache of 1 M entries
 static_epoch_speedup        an epoch of a static student with the live teacher ÷ from the cache
@@ -19,11 +20,11 @@ sliced_epoch_speedup        the same of a student of half the teacher's layers
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -162,7 +163,7 @@ def _padded_batches(teacher: Any, texts: Any) -> list[Any]:
     needed[unique_keys(keys)[1]] = True
     return [
         tuple(map(torch.from_numpy, unit.tokens.padded(rows, teacher.pad)))
-        for unit in plan(teacher, texts, needed, keys)
+        for unit in plan(teacher, texts, needed)
         for rows in unit.batches
     ]
 
@@ -178,7 +179,6 @@ def _forward(teacher: Any, batches: list[Any]) -> None:
 def ray_workers(arguments: Any) -> dict[str, Any]:
     """One and two workers on the same rows, timed from when they have their teachers."""
     from stillroom.cache.codecs import asked_for
-    from stillroom.cache.identity import entry_keys
     from stillroom.cache.ray_engine import Workers
     from stillroom.cache.texts import Listed
     from stillroom.cache.units import plan
@@ -186,7 +186,7 @@ def ray_workers(arguments: Any) -> dict[str, Any]:
 
     teacher = _teacher(arguments, threads=1)
     texts = list(dict.fromkeys(_some_texts(arguments, arguments.ray_rows)))
-    units = list(plan(teacher, Listed(texts), np.ones(len(texts), dtype=bool), entry_keys(texts)))
+    units = list(plan(teacher, Listed(texts), np.ones(len(texts), dtype=bool)))
     speed: dict[int, list[float]] = {1: [], 2: []}
     for number in range(arguments.rounds):
         for workers in speed:
@@ -209,10 +209,13 @@ def stand_in(arguments: Any) -> dict[str, Any]:
     import pyarrow.parquet as pq
     import torch
 
+    from stillroom import layout
+    from stillroom.batching import load_tokeniser
     from stillroom.cache.capture import capture
     from stillroom.cache.live import LiveTeacher
     from stillroom.cache.texts import Stored
     from stillroom.params import CaptureParams, ComputeParams
+    from stillroom.teacher.model import TOKENISER, read_description
 
     class OneLayer(torch.nn.Module):
         def __init__(self, vocabulary: int) -> None:
@@ -220,28 +223,47 @@ def stand_in(arguments: Any) -> dict[str, Any]:
             self.table = torch.nn.Embedding(vocabulary, CLASSES)
 
         def forward(self, ids: Any, mask: Any) -> Any:
-            pooled = self.table(ids).mean(dim=1)
+            weights = mask.unsqueeze(-1).float()
+            pooled = (self.table(ids) * weights).sum(dim=1) / weights.sum(dim=1)
             return pooled, pooled
 
-    live = _teacher(arguments)
-    vocabulary = live.tokeniser.get_vocab_size()
-    teacher = LiveTeacher(live.folder, OneLayer(vocabulary), live.tokeniser, 32, live.pad, "fp32", live.budget)
-    del live
+    folder = arguments.workspace / layout.TEACHER
+    tokeniser = load_tokeniser(folder / TOKENISER, 32)
+    model, pad = OneLayer(tokeniser.get_vocab_size()), read_description(folder).pad
+    teacher = LiveTeacher(folder, model, tokeniser, 32, pad, "fp32", CaptureParams().batch_tokens)
     arguments.root.mkdir(parents=True)
     path = arguments.root / "texts.parquet"
     with pq.ParquetWriter(path, pa.schema([("text", pa.string())])) as writer:
         for start in range(0, arguments.rows, FEW):
             texts = [f"question number {row} about the account" for row in range(start, start + FEW)]
             writer.write_table(pa.table({"text": pa.array(texts, pa.string())}))
-    before = _peak_bytes()
     settings = CaptureParams(signals=("logits",))
-    captured = capture(teacher, Stored(path), settings, arguments.root / "store", 0, ComputeParams())
+    with _memory() as seen:
+        captured = capture(teacher, Stored(path), settings, arguments.root / "store", 0, ComputeParams())
     assert captured.computed == arguments.rows
-    return {"peak_bytes": _peak_bytes(), "peak_bytes_before": before}
+    return {"peak_bytes": max(seen), "before_bytes": seen[0]}
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+@contextmanager
+def _memory() -> Iterator[list[int]]:
+    """Bytes of memory that are this process's own, seen every 5 ms."""
+    seen: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            told = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+            seen.append(int(told["RssAnon"].split()[0]) * 1024)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    while not seen:
+        time.sleep(0.005)
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
 
 
 def reading(arguments: Any) -> dict[str, Any]:

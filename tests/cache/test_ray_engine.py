@@ -19,7 +19,6 @@ from stillroom import events
 from stillroom.cache import ray_engine, units
 from stillroom.cache.capture import Captured, capture
 from stillroom.cache.codecs import asked_for
-from stillroom.cache.identity import entry_keys
 from stillroom.cache.live import LiveTeacher, load_live
 from stillroom.cache.ray_engine import Workers
 from stillroom.cache.store import Store, snapshot
@@ -74,8 +73,7 @@ def test_workers_give_the_local_engines_bytes_and_write_to_the_store_that_they_s
 
 
 def all_units(live: LiveTeacher, count: int) -> list[Unit]:
-    keys = entry_keys(texts(count))
-    return list(plan(live, Listed(texts(count)), np.ones(count, dtype=bool), keys))
+    return list(plan(live, Listed(texts(count)), np.ones(count, dtype=bool)))
 
 
 @pytest.mark.slow

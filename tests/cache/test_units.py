@@ -42,7 +42,7 @@ def asked(teacher: Path, tokeniser: Any) -> Asked:
 
 
 def units_of(teacher: LiveTeacher, needed: Array = NEEDED, texts: Sequence[str] = TEXTS) -> list[Unit]:
-    return list(plan(teacher, Listed(texts), needed, entry_keys(texts)))
+    return list(plan(teacher, Listed(texts), needed))
 
 
 def hexed(keys: Array) -> list[str]:
@@ -123,7 +123,7 @@ def test_the_next_window_is_tokenised_while_one_is_computed(asked: Asked) -> Non
 
     teacher = asked()
     told = Told(teacher.folder, teacher.model, teacher.tokeniser, 32, 0, "fp32", 100)
-    units = plan(told, Listed(TEXTS), np.ones(150, bool), KEYS)
+    units = plan(told, Listed(TEXTS), np.ones(150, bool))
     first = next(units)
     assert set(hexed(first.keys)) <= set(hexed(KEYS[:WINDOW]))
     assert second.wait(30)

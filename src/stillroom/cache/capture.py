@@ -10,7 +10,7 @@ import numpy as np
 
 from stillroom import events
 from stillroom.cache.codecs import Signal, asked_for
-from stillroom.cache.identity import Example, Keys, entry_keys
+from stillroom.cache.identity import KEY_BYTES, Example, Keys, entry_keys
 from stillroom.cache.live import LiveTeacher
 from stillroom.cache.reader import Ints, Reader, unique_keys
 from stillroom.cache.shards import DamagedCache
@@ -53,11 +53,12 @@ def capture(
     missing = absent(reader, wanted)
     needed = np.zeros(len(texts), dtype=bool)
     needed[first_rows[missing]] = True
+    del keys, first_rows
     began = time.monotonic()
     count, tokens = int(missing.sum()), 0
     if count:
         with events.progress("capture", count, "rows") as advance:
-            units = plan(teacher, texts, needed, keys)
+            units = plan(teacher, texts, needed)
             if settings.engine == "ray":
                 from stillroom.cache.ray_engine import fill
 
@@ -85,15 +86,15 @@ def sample_rows(count: int, wanted: int, seed: int) -> Ints:
 
 def keys_and_sample(texts: Texts, sample: Ints) -> tuple[Keys, list[Example]]:
     """The keys of all texts, and the texts of some rows, which ascend."""
-    keys: list[Keys] = []
+    keys = np.empty((len(texts), KEY_BYTES), dtype=np.uint8)
     sampled: list[Example] = []
     start = 0
     for piece in texts.pieces():
-        keys.append(entry_keys(piece))
+        keys[start : start + len(piece)] = entry_keys(piece)
         inside = sample[(sample >= start) & (sample < start + len(piece))] - start
         sampled += [piece[row] for row in inside.tolist()]
         start += len(piece)
-    return np.concatenate(keys) if keys else entry_keys([]), sampled
+    return keys, sampled
 
 
 def _fill(

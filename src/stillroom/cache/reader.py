@@ -66,26 +66,16 @@ class Reader:
         """Index some of a folder's shards. An answer that stands in several is read from the first."""
         mapped = tuple(shards)
         starts = np.cumsum([0, *(shard.shard.entries for shard in mapped)]).astype(np.int64)
-        high, low = (
-            np.concatenate([getattr(shard, half) for shard in mapped] or [np.zeros(0, np.uint64)])
-            for half in ("high", "low")
-        )
-        order = _sorted(high, low)
-        high, low = high[order], low[order]
-        again = _same_as_before(high, low)
-        kept = ~again
-        reader = cls(
-            folder,
-            manifest,
-            {signal.name: signal for signal in manifest.read_signals()},
-            high[kept] if again.any() else high,
-            low[kept] if again.any() else low,
-            order[kept] if again.any() else order,
-            mapped,
-            starts,
-        )
+        high, low = np.empty(starts[-1], np.uint64), np.empty(starts[-1], np.uint64)
+        for shard, start, end in zip(mapped, starts, starts[1:], strict=False):
+            high[start:end], low[start:end] = shard.high, shard.low
+            shard.rest()
+        every, again = _sorted(high, low)
+        first = every[~again] if again.any() else every
+        signals = {signal.name: signal for signal in manifest.read_signals()}
+        reader = cls(folder, manifest, signals, high[first], low[first], first, mapped, starts)
         if again.any():
-            reader._refuse_contradictions(order, again)
+            reader._refuse_contradictions(every, again)
         return reader
 
     def __len__(self) -> int:
@@ -213,21 +203,22 @@ def agreement(one: Any, other: Any) -> npt.NDArray[Any]:
 
 def unique_keys(keys: Keys) -> tuple[Keys, Ints]:
     """Distinct keys in ascending order, and the row at which each first stands."""
-    high, low = halves(keys)
-    order = _sorted(high, low)
-    chosen = order[~_same_as_before(high[order], low[order])]
+    order, again = _sorted(*halves(keys))
+    chosen = order[~again] if again.any() else order
     return keys[chosen], chosen
 
 
-def _sorted(high: Halves, low: Halves) -> Ints:
-    """The order that sorts keys, equal ones as they stand. Nearly always the first halves differ, which is fast."""
+def _sorted(high: Halves, low: Halves) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """The order that sorts keys, equal ones as they stand, and in it which are the same as the one before.
+
+    Nearly always the first halves differ: sorting by them alone is fast.
+    """
     order = np.argsort(high)
-    if (high[order[1:]] == high[order[:-1]]).any():
-        order = np.lexsort((low, high))
-    return order
-
-
-def _same_as_before(high: Halves, low: Halves) -> npt.NDArray[np.bool_]:
     again = np.zeros(len(high), dtype=bool)
-    again[1:] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
-    return again
+    ascending = high[order]
+    again[1:] = ascending[1:] == ascending[:-1]
+    if again.any():
+        order = np.lexsort((low, high))
+        for half in (high[order], low[order]):
+            again[1:] &= half[1:] == half[:-1]
+    return order, again

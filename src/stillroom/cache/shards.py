@@ -8,6 +8,7 @@ manifest is lost can be listed again.
 
 import hashlib
 import json
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,8 @@ class Shard(BaseModel):
 
 def halves(keys: Keys) -> tuple[Halves, Halves]:
     """The two halves of every key as big-endian numbers, uint64 [n] each."""
-    numbers = np.ascontiguousarray(keys).view(">u8").reshape(-1, 2).astype(np.uint64)
-    return np.ascontiguousarray(numbers[:, 0]), np.ascontiguousarray(numbers[:, 1])
+    numbers = np.ascontiguousarray(keys).view(">u8").reshape(-1, 2)
+    return numbers[:, 0].astype(np.uint64), numbers[:, 1].astype(np.uint64)
 
 
 def joined(high: Halves, low: Halves) -> Keys:
@@ -173,6 +174,11 @@ class MappedShard:
                 raise DamagedCache(f"{self.path}: {signal.name}: {error}; {_REMEDY}") from error
             whole[signal.name] = parts
         self._whole = whole
+        self.rest()
+
+    def rest(self) -> None:
+        """Let go of the pages that were looked at; the next look fetches them from the system's cache."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def encoded(self, signal: str) -> Encoded:
         """The mapped arrays of a signal, checked."""
@@ -187,6 +193,7 @@ class MappedShard:
             length = int.from_bytes(stream.read(8), "little")
             if not whole or length > _LARGEST_HEADER or shard.head_bytes != 8 + length + KEY_BYTES * shard.entries:
                 raise self._differs()
+            self._map = mmap.mmap(stream.fileno(), shard.bytes, access=mmap.ACCESS_READ)
             stream.seek(0)
             head = stream.read(shard.head_bytes)
         if hashlib.sha256(head).hexdigest() != shard.head:
@@ -200,18 +207,18 @@ class MappedShard:
         known = {*_HALVES, *(name for signal in self._signals for name, _ in self._parts(signal, table))}
         if set(table) != known:
             raise ValueError(f"it holds {sorted(table)}")
-        numbers = [self._half(head, table[name]) for name in _HALVES]
-        high, low = numbers
+        high, low = (self._half(table[name]) for name in _HALVES)
         ascending = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
         if not ascending.all():
             raise ValueError("its keys are not in ascending order, or one stands twice")
+        self.rest()
         return table, (high, low)
 
-    def _half(self, head: bytes, entry: Any) -> Halves:
+    def _half(self, entry: Any) -> Halves:
         start, end = (self._data + int(offset) for offset in entry["data_offsets"])
-        if entry["dtype"] != "U64" or end > len(head) or end - start != 8 * self.shard.entries:
+        if entry["dtype"] != "U64" or end > self.shard.head_bytes or end - start != 8 * self.shard.entries:
             raise ValueError("no keys for its entries")
-        return np.frombuffer(head[start:end], np.uint64)
+        return np.frombuffer(self._map, np.uint64, self.shard.entries, start)
 
     def _parts(self, signal: Signal, table: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
         """Names of a signal's arrays in the file, and of the parts that they are."""
@@ -224,9 +231,8 @@ class MappedShard:
         if kind is None:
             raise DamagedCache(f"{self.path}: {name}: numbers of type {entry['dtype']}; {_REMEDY}")
         shape = tuple(entry["shape"])
-        if 0 in shape:  # nothing to map
-            return np.zeros(shape, kind)
-        return np.asarray(np.memmap(self.path, kind, "r", self._data + entry["data_offsets"][0], shape))
+        start, end = (self._data + int(offset) for offset in entry["data_offsets"])
+        return np.frombuffer(memoryview(self._map)[start:end], kind).reshape(shape)
 
     def _differs(self) -> DamagedCache:
         return DamagedCache(f"{self.path}: differs from what was captured; {_REMEDY}")

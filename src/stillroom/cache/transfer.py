@@ -39,7 +39,10 @@ def fetch(source: str, root: Path, teacher: str | None = None) -> list[Moved]:
     Nothing changes there; what is damaged is told of and left out.
     """
     manifests = {name: _manifest(source, name) for name in _chosen(source, teacher)}
-    return [_moved(name, Store(root, manifest.fingerprint, source).pull(strike=False)) for name, manifest in manifests.items()]
+    return [
+        _moved(name, Store(root, manifest.fingerprint, source).pull(strike=False))
+        for name, manifest in manifests.items()
+    ]
 
 
 def _chosen(address: str, teacher: str | None) -> list[str]:

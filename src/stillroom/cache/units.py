@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stillroom.batching import Ints, Tokens, token_batches
 from stillroom.cache.codecs import Encoded, Signal
-from stillroom.cache.identity import Example, Keys
+from stillroom.cache.identity import Example, Keys, entry_keys
 from stillroom.cache.live import LiveTeacher
 from stillroom.cache.texts import Texts
 from stillroom.errors import InputError
@@ -33,18 +33,18 @@ class Unit:
         return len(self.keys)
 
 
-def plan(teacher: LiveTeacher, texts: Texts, needed: npt.NDArray[np.bool_], keys: Keys) -> Iterator[Unit]:
+def plan(teacher: LiveTeacher, texts: Texts, needed: npt.NDArray[np.bool_]) -> Iterator[Unit]:
     """Units of the needed texts, in the order of the data.
 
     The cut depends on the needed texts and the budget alone. The next window is tokenised while one is computed.
     """
     with ThreadPoolExecutor(1) as pool:
         ahead = None
-        for rows, examples in _windows(texts, needed):
+        for examples in _windows(texts, needed):
             tokens = pool.submit(teacher.tokens, examples)
             if ahead is not None:
                 yield from _units(*ahead, teacher.budget)
-            ahead = (keys[rows], tokens.result())
+            ahead = (entry_keys(examples), tokens.result())
         if ahead is not None:
             yield from _units(*ahead, teacher.budget)
 
@@ -64,21 +64,19 @@ def _encoded(signal: Signal, values: object) -> Encoded:
         raise InputError(f"the teacher's {signal.name} {error}") from error
 
 
-def _windows(texts: Texts, needed: npt.NDArray[np.bool_]) -> Iterator[tuple[Ints, list[Example]]]:
-    """Rows and examples of the needed texts, a window at a time."""
-    rows: list[int] = []
+def _windows(texts: Texts, needed: npt.NDArray[np.bool_]) -> Iterator[list[Example]]:
+    """The needed texts, a window at a time."""
     examples: list[Example] = []
     start = 0
     for piece in texts.pieces():
-        for offset in np.flatnonzero(needed[start : start + len(piece)]).tolist():
-            rows.append(start + offset)
-            examples.append(piece[offset])
-            if len(rows) == _WINDOW:
-                yield np.array(rows, dtype=np.int64), examples
-                rows, examples = [], []
+        for row in np.flatnonzero(needed[start : start + len(piece)]).tolist():
+            examples.append(piece[row])
+            if len(examples) == _WINDOW:
+                yield examples
+                examples = []
         start += len(piece)
-    if rows:
-        yield np.array(rows, dtype=np.int64), examples
+    if examples:
+        yield examples
 
 
 def _units(keys: Keys, tokens: Tokens, budget: int) -> Iterator[Unit]:
