@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--ray-rows", type=int, default=2000)
+    parser.add_argument("--ray-rows", type=int, default=0, help="rows of a Ray pass; default, all")
     parser.add_argument("--epoch-rows", type=int, default=0, help="rows of an epoch; default, all")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
@@ -114,7 +114,7 @@ def _texts(arguments: Any) -> Any:
     return Stored(arguments.workspace / layout.SPLIT / "train.parquet")
 
 
-def _some_texts(arguments: Any, count: int) -> list[Any]:
+def _some_texts(arguments: Any, count: int | None) -> list[Any]:
     return [text for piece in _texts(arguments).pieces() for text in piece][:count]
 
 
@@ -185,7 +185,7 @@ def ray_workers(arguments: Any) -> dict[str, Any]:
     from stillroom.params import CaptureParams, ComputeParams
 
     teacher = _teacher(arguments, threads=1)
-    texts = list(dict.fromkeys(_some_texts(arguments, arguments.ray_rows)))
+    texts = list(dict.fromkeys(_some_texts(arguments, arguments.ray_rows or None)))
     units = list(plan(teacher, Listed(texts), np.ones(len(texts), dtype=bool)))
     speed: dict[int, list[float]] = {1: [], 2: []}
     for number in range(arguments.rounds):

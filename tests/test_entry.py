@@ -27,9 +27,9 @@ def test_an_old_python_is_refused(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(sys, "version_info", version)
-        patch.delitem(sys.modules, "stillroom.cli", raising=False)
+        patch.delitem(sys.modules, "stillroom.cli.main", raising=False)
         code, lines = started(capsys)
-        assert "stillroom.cli" not in sys.modules
+        assert "stillroom.cli.main" not in sys.modules
     told = f"Python {version[0]}.{version[1]}"
     assert (code, lines) == (2, [f"stillroom: {told} is too old; Stillroom needs 3.11 or newer"])
 
@@ -43,7 +43,7 @@ def test_what_refuses_an_old_python_can_be_read_by_it(module: object) -> None:
 def test_the_base_install_is_told_what_it_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "stillroom.cli", raising=False)
+    monkeypatch.delitem(sys.modules, "stillroom.cli.main", raising=False)
     monkeypatch.setitem(sys.modules, "typer", None)
     code, lines = started(capsys)
     assert (code, len(lines)) == (2, 1)

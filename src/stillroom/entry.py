@@ -10,7 +10,7 @@ def main() -> None:
     if sys.version_info[:2] < _NEEDED:
         sys.exit(_refuse("Python %d.%d is too old; Stillroom needs %d.%d or newer" % (sys.version_info[:2] + _NEEDED)))  # noqa: UP031
     try:
-        from stillroom.cli import run_cli
+        from stillroom.cli.main import run_cli
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich", "pydantic"):
             raise

@@ -104,7 +104,8 @@ class CaptureParams(Section):
     signals: tuple[str, ...] = ("logits", "embedding")
     """What is kept of each answer, all from one pass: logits; embedding, the pooled last hidden state; hidden.N, the
     states of every token after layer N. Kept in fp16, the last two with :int8 behind them in int8."""
-    batch_tokens: Annotated[int, Field(ge=64)] = 8192
+    batch_tokens: Annotated[int, Field(ge=64)] = 2048
+    """Padded tokens that the teacher reads at a time; on a GPU more are faster."""
     shard_entries: Annotated[int, Field(ge=1, le=1 << 23)] = 16_384
     """Answers in one file of the cache, at most."""
     spot_check: Annotated[int, Field(ge=1)] = 64

@@ -25,6 +25,7 @@ WINDOW = 40
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stillroom.cache.units._WINDOW", WINDOW)
+    monkeypatch.setattr("stillroom.cache.units._LEAST_UNITS", 1)
     monkeypatch.setattr("stillroom.cache.texts._PIECE", 7)
 
 
@@ -93,6 +94,19 @@ def test_windows_follow_the_order_of_the_data_and_are_shared_out_evenly(asked: A
 
 def test_a_window_of_many_batches_has_eight_units(asked: Asked) -> None:
     assert len(units_of(asked(1), texts=TEXTS[:WINDOW], needed=np.ones(WINDOW, bool))) == 8
+
+
+@pytest.mark.parametrize(("windows", "least", "units"), [(1, 12, 12), (2, 24, 24), (2, 25, 26), (3, 24, 24)])
+def test_a_small_pass_is_cut_finer(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, windows: int, least: int, units: int
+) -> None:
+    monkeypatch.setattr("stillroom.cache.units._LEAST_UNITS", least)
+    monkeypatch.setattr(
+        "stillroom.cache.units.token_batches", lambda lengths, budget: list(np.arange(len(lengths))[:, None])
+    )
+    one_length = np.ones(windows * WINDOW, dtype=bool)
+    found = units_of(asked(1), texts=["same length"] * (windows * WINDOW), needed=one_length)
+    assert len(found) == units
 
 
 def test_the_plan_depends_on_the_needed_texts_and_the_budget_alone(

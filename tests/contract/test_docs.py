@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from stillroom.cli import app
+from stillroom.cli.main import app
 from stillroom.params import json_schema
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,9 @@ from stillroom.errors import InputError
 _WINDOW = 16_384
 """Texts that are sorted by length together: enough for little padding, few enough to hold."""
 _SHARES = 8
-"""Units of a full window."""
+"""Units of a window."""
+_LEAST_UNITS = 32
+"""Of a whole pass, so that a small one can be shared out evenly."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,17 @@ def plan(teacher: LiveTeacher, texts: Texts, needed: npt.NDArray[np.bool_]) -> I
 
     The cut depends on the needed texts and the budget alone. The next window is tokenised while one is computed.
     """
+    windows = -(-int(needed.sum()) // _WINDOW)
+    shares = max(_SHARES, -(-_LEAST_UNITS // max(windows, 1)))
     with ThreadPoolExecutor(1) as pool:
         ahead = None
         for examples in _windows(texts, needed):
             tokens = pool.submit(teacher.tokens, examples)
             if ahead is not None:
-                yield from _units(*ahead, teacher.budget)
+                yield from _units(*ahead, teacher.budget, shares)
             ahead = (entry_keys(examples), tokens.result())
         if ahead is not None:
-            yield from _units(*ahead, teacher.budget)
+            yield from _units(*ahead, teacher.budget, shares)
 
 
 def answered(
@@ -79,13 +83,13 @@ def _windows(texts: Texts, needed: npt.NDArray[np.bool_]) -> Iterator[list[Examp
         yield examples
 
 
-def _units(keys: Keys, tokens: Tokens, budget: int) -> Iterator[Unit]:
+def _units(keys: Keys, tokens: Tokens, budget: int, shares: int) -> Iterator[Unit]:
     """Share the batches of a window out among units of similar cost."""
     batches = token_batches(tokens.lengths, budget)
     cells = np.cumsum([len(batch) * max(int(tokens.lengths[batch].max()), 1) for batch in batches])
-    shares = np.minimum(cells * _SHARES // (cells[-1] + 1), _SHARES - 1)
-    for share in np.unique(shares):
-        mine = [batch for batch, owner in zip(batches, shares, strict=True) if owner == share]
+    owners = cells * shares // (cells[-1] + 1)
+    for share in np.unique(owners):
+        mine = [batch for batch, owner in zip(batches, owners, strict=True) if owner == share]
         rows = np.concatenate(mine)
         bounds = np.cumsum([0, *(len(batch) for batch in mine)])
         local = tuple(np.arange(start, end) for start, end in itertools.pairwise(bounds))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from stillroom import cli, doctor, layout
+from stillroom import doctor, layout
+from stillroom.cli import main as cli
 from stillroom.doctor import Finding
 from stillroom.params import json_schema
 from tests.pipeline.project import Project

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stillroom.cli_cache_output import print_audits, print_explained, print_moved, print_rows
-from stillroom.cli_options import AsJson, WorkspaceFolder, checkout
+from stillroom.cli.cache_output import print_audits, print_explained, print_moved, print_rows
+from stillroom.cli.options import AsJson, WorkspaceFolder, checkout
 from stillroom.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from stillroom import cli, layout
+from stillroom import layout
 from stillroom.cache.identity import canonical, entry_keys, folder_name
 from stillroom.cache.manifest import Kept, Manifests, encode
 from stillroom.cache.reader import Reader
+from stillroom.cli import main as cli
 from stillroom.data.splits import read_split
 from stillroom.files import file_digests, read_json, write_json
 from stillroom.storage import Folder

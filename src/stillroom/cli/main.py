@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stillroom import cli_cache
-from stillroom.cli_options import AsJson, Overrides, ParamsFile, WorkspaceFolder, checkout
+from stillroom.cli import cache
+from stillroom.cli.options import AsJson, Overrides, ParamsFile, WorkspaceFolder, checkout
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.files import NO_SPACE
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.add_typer(cli_cache.app)
+app.add_typer(cache.app)
 
 
 def run_cli() -> int:
