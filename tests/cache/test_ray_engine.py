@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +150,32 @@ def test_a_pass_that_is_killed_leaves_no_worker_and_is_gone_on_from(
     assert len(after.reader) == 4000
 
 
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a cluster of two machines, as Ray sees it; the one that a pass starts from has no room for it."""
+    for name, value in {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    from ray.cluster_utils import Cluster
+
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    machines.add_node(num_cpus=1)
+    yield machines.address
+    machines.shutdown()
+
+
+def test_workers_on_another_machine_get_the_teacher_and_write_to_the_shared_store(
+    live: LiveTeacher, tmp_path: Path, cluster: str
+) -> None:
+    local = captured(live, tmp_path / "local", engine="local")
+    with pytest.raises(InputError, match="set capture.store to a bucket or a folder that all of them see"):
+        captured(live, tmp_path / "far", workers=1, ray_address=cluster)
+    far = captured(live, tmp_path / "far", workers=1, ray_address=cluster, store=str(tmp_path / "bucket"))
+    assert far.computed == 300
+    assert snapshot_of(far, tmp_path / "two") == snapshot_of(local, tmp_path / "one")
+
+
 def wait_until(happens: Callable[[], bool], what: str) -> None:
     for _ in range(600):
         if happens():
@@ -195,7 +221,7 @@ def test_a_teacher_that_workers_read_otherwise_is_refused(live: LiveTeacher, tea
     ("address", "error", "told"),
     [
         ("127.0.0.1:9", TryAgain, "nobody answers at 127.0.0.1:9"),
-        ("ray://127.0.0.1:9", TryAgain, "nobody answers at"),
+        ("ray://127.0.0.1:9", InputError, "write host:port"),
         ("somewhere", InputError, "write host:port"),
         ("127.0.0.1:99999", TryAgain, "nobody answers"),
     ],

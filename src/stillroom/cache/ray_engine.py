@@ -36,7 +36,7 @@ _RETRIES = 3
 _CONNECT_S = 5.0
 _OBJECT_STORE_BYTES = 75 << 20
 """Ray's least: units are small, and the teacher is read from its folder."""
-_HOST_AND_PORT = re.compile(r"(?:ray://)?(\[[^\]]+\]|[^:/]+):([0-9]+)")
+_HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:/]+):([0-9]+)")
 
 
 class Workers:
