@@ -169,7 +169,7 @@ def test_workers_on_another_machine_get_the_teacher_and_write_to_the_shared_stor
     live: LiveTeacher, tmp_path: Path, cluster: str
 ) -> None:
     local = captured(live, tmp_path / "local", engine="local")
-    with pytest.raises(InputError, match="set capture.store to a bucket or a folder that all of them see"):
+    with pytest.raises(InputError, match=r"set capture\.store to a bucket or a folder that all of them see"):
         captured(live, tmp_path / "far", workers=1, ray_address=cluster)
     far = captured(live, tmp_path / "far", workers=1, ray_address=cluster, store=str(tmp_path / "bucket"))
     assert far.computed == 300
