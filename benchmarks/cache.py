@@ -276,7 +276,7 @@ def reading(arguments: Any) -> dict[str, Any]:
         with _clock(opening):
             reader = Reader.open(folder)
     assert len(reader) == MANY
-    order = np.random.default_rng(0).permutation(reader.position)
+    order = np.random.default_rng(0).permutation(len(reader))
     batches = [order[start : start + BATCH] for start in range(0, len(order) - BATCH, BATCH)]
     reader.verify()
     seconds: list[float] = []

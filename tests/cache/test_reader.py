@@ -122,6 +122,25 @@ def test_a_key_that_stands_in_two_shards_is_one_entry(tmp_path: Path) -> None:
     np.testing.assert_array_equal(reader.read("logits", positions), answers_of(keys)["logits"])
 
 
+@pytest.mark.parametrize("at_a_time", [1, 7, 1000])
+def test_shards_of_any_ranges_are_read_as_one_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    monkeypatch.setattr("stillroom.cache.reader._COMPARED_KEYS", at_a_time)
+    keys = entry_keys(texts(60))
+    generator = np.random.default_rng(at_a_time)
+    parts = [generator.choice(60, size=size, replace=False) for size in (1, 13, 40, 20, 7)]
+    reader = relist(tmp_path, *(write(tmp_path, keys[part]) for part in parts))
+    there = np.unique(np.concatenate(parts))
+    assert len(reader) == len(there)
+    positions = reader.find(keys)
+    assert np.flatnonzero(positions >= 0).tolist() == there.tolist()
+    first = {row: number for number, part in reversed(list(enumerate(parts))) for row in part}
+    owners = np.searchsorted(reader.starts, positions[there], side="right") - 1
+    assert owners.tolist() == [first[row] for row in there]
+    np.testing.assert_array_equal(reader.read("logits", positions[there]), answers_of(keys[there])["logits"])
+
+
 def test_answers_that_differ_by_the_order_of_sums_are_one_answer(tmp_path: Path) -> None:
     keys = entry_keys(texts(4))
     again = {name: values * 1.01 for name, values in answers_of(keys).items()}

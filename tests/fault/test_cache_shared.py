@@ -20,8 +20,7 @@ from stillroom.batching import load_tokeniser
 from stillroom.cache.capture import Captured, capture
 from stillroom.cache.identity import StaleCache, entry_keys, folder_name
 from stillroom.cache.manifest import Manifest, Manifests, encode
-from stillroom.cache.reader import Reader
-from stillroom.cache.shards import joined
+from stillroom.cache.reader import Reader, unique_keys
 from stillroom.cache.store import Store, absent
 from stillroom.cache.texts import Listed
 from stillroom.errors import InputError, StillroomError, TryAgain
@@ -179,7 +178,7 @@ def answered(folder: Path) -> set[int]:
         return set()
     reader = Reader.open(folder)
     reader.verify()
-    keys = joined(reader.high, reader.low)
+    keys = unique_keys(np.concatenate([shard.keys for shard in reader.shards]))[0]
     positions = reader.locate(keys, "texts")
     for name, values in answers_of(keys).items():
         np.testing.assert_array_equal(reader.read(name, positions), values)

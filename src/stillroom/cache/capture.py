@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stillroom import events
 from stillroom.cache.codecs import Signal, asked_for
@@ -21,19 +22,26 @@ from stillroom.cache.verify import check_sample
 from stillroom.cache.writer import Writer
 from stillroom.params import CaptureParams, ComputeParams
 
+_RANGE = 16
+"""First bytes of keys that are looked at together."""
+
 log = logging.getLogger("stillroom")
 
 
 @dataclass(frozen=True)
 class Captured:
-    """What a pass did. keys: of the distinct texts; computed: entries that had no answer; tokens read for them;
-    seconds of forward and write."""
+    """What a pass did. computed: entries that had no answer; tokens read for them; seconds of forward and write."""
 
     reader: Reader
-    keys: Keys
+    texts: Texts
     computed: int
     tokens: int
     seconds: float
+
+    @property
+    def keys(self) -> Keys:
+        """Of all texts, in their order."""
+        return keys_and_sample(self.texts, np.zeros(0, dtype=np.int64))[0]
 
 
 def capture(
@@ -48,14 +56,11 @@ def capture(
     store = Store(root, teacher.fingerprint(signals), settings.store)
     sample = sample_rows(len(texts), settings.spot_check, seed)
     keys, sampled = keys_and_sample(texts, sample)
-    wanted, first_rows = unique_keys(keys)
     reader = store.reader()
-    missing = absent(reader, wanted)
-    needed = np.zeros(len(texts), dtype=bool)
-    needed[first_rows[missing]] = True
-    del keys, first_rows
+    needed, distinct = _needed(reader, keys)
+    del keys
     began = time.monotonic()
-    count, tokens = int(missing.sum()), 0
+    count, tokens = int(needed.sum()), 0
     if count:
         with events.progress("capture", count, "rows") as advance:
             units = plan(teacher, texts, needed)
@@ -69,13 +74,28 @@ def capture(
         reader = store.reader()
     store.push()  # what an earlier pass could not send
     seconds = time.monotonic() - began
-    log.info("capture: %d of %d distinct texts computed in %.1f s", count, len(wanted), seconds)
+    log.info("capture: %d of %d distinct texts computed in %.1f s", count, distinct, seconds)
     if reader is None:
         raise DamagedCache(f"{store.folder}: nothing was captured")
     check_sample(reader, teacher, sample, sampled)
-    store.record_pass(len(wanted), len(wanted) - count)
+    store.record_pass(distinct, distinct - count)
     store.collect()
-    return Captured(reader, wanted, count, tokens, seconds)
+    return Captured(reader, texts, count, tokens, seconds)
+
+
+def _needed(reader: Reader | None, keys: Keys) -> tuple[npt.NDArray[np.bool_], int]:
+    """Which rows have no answer, [n], of equal ones the first; and how many distinct keys there are.
+
+    A range of keys at a time, so that little more than the keys themselves is held.
+    """
+    needed = np.zeros(len(keys), dtype=bool)
+    distinct = 0
+    for first_byte in range(0, 256, _RANGE):
+        rows = np.flatnonzero(keys[:, 0] // _RANGE == first_byte // _RANGE)
+        part, first = unique_keys(keys[rows])
+        needed[rows[first[absent(reader, part)]]] = True
+        distinct += len(part)
+    return needed, distinct
 
 
 def sample_rows(count: int, wanted: int, seed: int) -> Ints:

@@ -1,9 +1,9 @@
 """Read the teacher's answers by content, from a memory map, in any order."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ Ints = npt.NDArray[np.int64]
 _THREADS = 2
 _COMPARED = 512
 """Answers to one content that are compared at a time."""
+_COMPARED_KEYS = 1 << 16
 
 
 class Contradiction(DamagedCache):
@@ -34,24 +35,24 @@ class Contradiction(DamagedCache):
 
 @dataclass(frozen=True)
 class Reader:
-    """A folder of answers.
+    """A folder of answers. An entry's position is where it stands when the shards are laid end to end.
 
-    high, low: the two halves of every distinct key as big-endian numbers, sorted; position: where that entry stands
-    when the shards are laid end to end; starts: first position of each shard.
+    There is no index beside the shards, whose keys are sorted: a key is looked for in those whose range it lies in, in
+    all of them while they are small and new, in one of a snapshot. So memory does not grow with the number of entries.
+
+    starts: first position of each shard, and the end of the last; repeated: entries whose key an earlier shard has.
     """
 
     folder: Path
     manifest: Manifest
     signals: Mapping[str, Signal]
-    high: Halves
-    low: Halves
-    position: Ints
     shards: tuple[MappedShard, ...]
     starts: Ints
+    repeated: int
 
     @classmethod
     def open(cls, folder: Path) -> "Reader":
-        """Read the manifest and the keys, and build the index; the answers of a shard are checked when first read.
+        """Read the manifest and check the keys; the answers of a shard are checked when first read.
 
         Raises DamagedCache naming the file that is not as it was written, InputError for a folder that is no cache.
         """
@@ -63,23 +64,23 @@ class Reader:
 
     @classmethod
     def over(cls, folder: Path, manifest: Manifest, shards: Iterable[MappedShard]) -> "Reader":
-        """Index some of a folder's shards. An answer that stands in several is read from the first."""
+        """Read some of a folder's shards. An answer that stands in several is read from the first.
+
+        Raises Contradiction if two shards have different answers for one content.
+        """
         mapped = tuple(shards)
         starts = np.cumsum([0, *(shard.shard.entries for shard in mapped)]).astype(np.int64)
-        high, low = np.empty(starts[-1], np.uint64), np.empty(starts[-1], np.uint64)
-        for shard, start, end in zip(mapped, starts, starts[1:], strict=False):
-            high[start:end], low[start:end] = shard.high, shard.low
-            shard.rest()
-        every, again = _sorted(high, low)
-        first = every[~again] if again.any() else every
         signals = {signal.name: signal for signal in manifest.read_signals()}
-        reader = cls(folder, manifest, signals, high[first], low[first], first, mapped, starts)
-        if again.any():
-            reader._refuse_contradictions(every, again)
-        return reader
+        reader = cls(folder, manifest, signals, mapped, starts, 0)
+        repeated = 0
+        for first, later in reader._repeats():
+            reader._refuse_contradictions(first, later)
+            repeated += len(later)
+        return replace(reader, repeated=repeated)
 
     def __len__(self) -> int:
-        return len(self.high)
+        """Number of distinct keys."""
+        return int(self.starts[-1]) - self.repeated
 
     def verify(self) -> None:
         """Check every shard whole, now. Raises DamagedCache naming the first that is not."""
@@ -90,20 +91,16 @@ class Reader:
         """Position of each key [n], −1 where the cache has no such content."""
         high, low = halves(keys)
         found = np.full(len(keys), -1, dtype=np.int64)
-        if not len(self):
-            return found
-        place = np.searchsorted(self.high, high)
-        open_rows = np.arange(len(keys))
-        while len(open_rows):
-            at = place[open_rows]
-            inside = at < len(self)
-            open_rows, at = open_rows[inside], at[inside]
-            same_high = self.high[at] == high[open_rows]
-            open_rows, at = open_rows[same_high], at[same_high]
-            hit = self.low[at] == low[open_rows]
-            found[open_rows[hit]] = self.position[at[hit]]
-            open_rows = open_rows[~hit]
-            place[open_rows] += 1
+        order = np.argsort(high)
+        ascending = high[order]
+        for shard, start in zip(self.shards, self.starts, strict=False):
+            begin = np.searchsorted(ascending, shard.high[0], side="left")
+            end = np.searchsorted(ascending, shard.high[-1], side="right")
+            rows = order[begin:end]
+            rows = rows[found[rows] < 0]
+            place = shard.find(high[rows], low[rows])
+            found[rows] = np.where(place < 0, -1, start + place)
+            shard.rest()
         return found
 
     def locate(self, keys: Keys, what: str) -> Ints:
@@ -151,19 +148,42 @@ class Reader:
         back[by_shard] = np.arange(len(positions))
         return take(join(parts), back)
 
-    def _refuse_contradictions(self, order: Ints, again: npt.NDArray[np.bool_]) -> None:
-        """Raise Contradiction if two shards have different answers for one content."""
-        every = np.flatnonzero(again)
-        before = np.maximum.accumulate(np.where(again, 0, np.arange(len(again))))
-        for start in range(0, len(every), _COMPARED):
-            later = every[start : start + _COMPARED]
-            first = before[later]
+    def _repeats(self) -> Iterator[tuple[Ints, Ints]]:
+        """Positions of entries whose key an earlier shard has, and of the first entry of that key.
+
+        A range of keys at a time: all of them need not be held.
+        """
+        bounds = [(int(shard.high[0]), int(shard.high[-1])) for shard in self.shards]
+        if all(end < begin for (_, end), (begin, _) in itertools.pairwise(bounds)):
+            return  # one range after another, as in a snapshot
+        ranges = int(self.starts[-1]) // _COMPARED_KEYS + 1
+        edges = np.array([number * 2**64 // ranges for number in range(1, ranges)], dtype=np.uint64)
+        cuts = [[0, *np.searchsorted(shard.high, edges), shard.shard.entries] for shard in self.shards]
+        for number in range(ranges):
+            parts = [
+                (shard, start, cut[number], cut[number + 1])
+                for shard, start, cut in zip(self.shards, self.starts, cuts, strict=False)
+            ]
+            high = np.concatenate([shard.high[begin:end] for shard, _, begin, end in parts])
+            low = np.concatenate([shard.low[begin:end] for shard, _, begin, end in parts])
+            position = np.concatenate([start + np.arange(begin, end) for _, start, begin, end in parts])
+            for shard in self.shards:
+                shard.rest()
+            order, again = _sorted(high, low)
+            if again.any():
+                place = np.maximum.accumulate(np.where(again, 0, np.arange(len(again))))
+                yield position[order[place[again]]], position[order[again]]
+
+    def _refuse_contradictions(self, first: Ints, later: Ints) -> None:
+        """Raise Contradiction if the answers at two lists of positions, of the same keys, differ."""
+        for start in range(0, len(later), _COMPARED):
+            pairs = (first[start : start + _COMPARED], later[start : start + _COMPARED])
             for name, signal in self.signals.items():
-                one, other = (signal.codec.decode(self.encoded(name, order[rows])) for rows in (first, later))
+                one, other = (signal.codec.decode(self.encoded(name, positions)) for positions in pairs)
                 found = agreement(one, other)
                 worst = int(found.argmin())
                 if not found[worst] >= signal.codec.least_cosine:
-                    pair = [self._owner(order[rows[worst]]) for rows in (first, later)]
+                    pair = [self._owner(positions[worst]) for positions in pairs]
                     raise Contradiction(
                         f"{self.folder}: {' and '.join(shard.path.name for shard in pair)} hold different answers for "
                         f"one content ({name}: cosine {found[worst]:.4f}); run the stage capture again",

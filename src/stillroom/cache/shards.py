@@ -159,6 +159,23 @@ class MappedShard:
         """The keys of its entries, [n, 16]."""
         return joined(self.high, self.low)
 
+    def find(self, high: Halves, low: Halves) -> npt.NDArray[np.int64]:
+        """The row of each key [n], given by its halves; −1 where the shard has no such key."""
+        found = np.full(len(high), -1, dtype=np.int64)
+        place = np.searchsorted(self.high, high)
+        rows = np.arange(len(high))
+        while len(rows):  # once, but for keys whose first halves are alike
+            at = place[rows]
+            inside = at < self.shard.entries
+            rows, at = rows[inside], at[inside]
+            same = self.high[at] == high[rows]
+            rows, at = rows[same], at[same]
+            hit = self.low[at] == low[rows]
+            found[rows[hit]] = at[hit]
+            rows = rows[~hit]
+            place[rows] += 1
+        return found
+
     def verify(self) -> None:
         """Check the sha256 of the whole file, and the arrays of every signal; once, when first needed."""
         if self._whole is not None:

@@ -156,8 +156,9 @@ class Store:
         whole = self._whole(manifest, small)
         for group in _groups(whole, shard_entries):
             reader = Reader.over(self.folder, manifest, group)
-            positions = np.sort(reader.position)
-            keys = np.concatenate([shard.keys for shard in group])[positions]
+            keys = np.concatenate([shard.keys for shard in group])
+            positions = np.flatnonzero(reader.find(keys) == np.arange(len(keys)))  # of keys that repeat, the first
+            keys = keys[positions]
             answers = {signal: reader.encoded(signal.name, positions) for signal in manifest.read_signals()}
             merged.append(write_shard(self.folder, self.teacher, keys, answers))
         names = frozenset(shard.shard.sha256 for shard in whole)

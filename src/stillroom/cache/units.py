@@ -15,7 +15,7 @@ from stillroom.cache.live import LiveTeacher
 from stillroom.cache.texts import Texts
 from stillroom.errors import InputError
 
-_WINDOW = 16_384
+_WINDOW = 8192
 """Texts that are sorted by length together: enough for little padding, few enough to hold."""
 _SHARES = 8
 """Units of a window."""
