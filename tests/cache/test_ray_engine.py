@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.serial, pytest.mark.timeout(400)]
 MACHINE = ComputeParams(threads=1, precision="fp32", device="cpu")
 SETTINGS = CaptureParams(batch_tokens=64, spot_check=16, engine="ray", workers=2)
 KILLS = 30
+TEXTS = 120 * KILLS
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ def test_workers_that_are_killed_cost_their_unfinished_units_and_nothing_else(
     live: LiveTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(events.EVENTS_VARIABLE, str(tmp_path / "events"))
-    work = all_units(live, 40 * KILLS)
+    work = all_units(live, TEXTS)
     generator = np.random.default_rng(30)
     signals = asked_for(SETTINGS.signals)
     killed: list[int] = []
@@ -113,8 +114,8 @@ def test_workers_that_are_killed_cost_their_unfinished_units_and_nothing_else(
     assert len(work) <= len(started) <= len(work) + 2 * KILLS
     reader = Store(tmp_path / "store", live.fingerprint(signals)).reader()
     assert reader is not None
-    assert len(reader) == sum(shard.shard.entries for shard in reader.shards) == 40 * KILLS
-    local = captured(live, tmp_path / "local", 40 * KILLS, engine="local")
+    assert len(reader) == sum(shard.shard.entries for shard in reader.shards) == TEXTS
+    local = captured(live, tmp_path / "local", TEXTS, engine="local")
     positions = reader.locate(local.keys, "texts")
     expected = local.reader.read("logits", local.reader.locate(local.keys, "texts"))
     np.testing.assert_array_equal(reader.read("logits", positions), expected)
@@ -151,12 +152,9 @@ def test_a_pass_that_is_killed_leaves_no_worker_and_is_gone_on_from(
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def cluster() -> Iterator[str]:
     """The address of a cluster of two machines, as Ray sees it; the one that a pass starts from has no room for it."""
-    for name, value in {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    ray_engine._import_ray(own=True)  # on the loopback, with the one token that a process has
     from ray.cluster_utils import Cluster
 
     machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
