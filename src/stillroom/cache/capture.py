@@ -30,7 +30,11 @@ log = logging.getLogger("stillroom")
 
 @dataclass(frozen=True)
 class Captured:
-    """What a pass did. computed: entries that had no answer; tokens read for them; seconds of forward and write."""
+    """What a pass did.
+
+    reader: of all that the store holds; texts: those that were asked for; computed: entries that had no answer; tokens
+    read for them; seconds of forward and write.
+    """
 
     reader: Reader
     texts: Texts

@@ -16,6 +16,7 @@ from stillroom.teacher.inference import answers
 from stillroom.teacher.model import TOKENISER, load_teacher
 
 _FEW_TOKENS = 512
+"""Padded tokens of a batch of a few examples."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ _THREADS = 2
 _COMPARED = 512
 """Answers to one content that are compared at a time."""
 _COMPARED_KEYS = 1 << 16
+"""Keys, about, that are looked at together for such as repeat."""
 
 
 class Contradiction(DamagedCache):

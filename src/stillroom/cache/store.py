@@ -21,6 +21,7 @@ from stillroom.cache.shards import DamagedCache, Found, MappedShard, Shard, desc
 from stillroom.errors import Absent, InputError, Spoiled
 from stillroom.files import atomic_file, disk_errors, sha256_file
 from stillroom.storage import Folder, Storage, open_storage
+from stillroom.storage.folder import linked
 
 Answers = Mapping[Signal, Encoded]
 PASSES = "passes.jsonl"
@@ -45,13 +46,13 @@ class Store:
         self.teacher = folder_name(fields)
         self.folder = root / self.teacher
         for path in (self.folder, *(self.folder / name for name in (files.FOLDER, FOLDER, PASSES))):
-            _refuse_linked(path)
+            _refuse_link(path)
         self._empty = Manifest(fingerprint=fields)
         self._files = Folder(self.folder)
         self._local = Manifests(self._files, self._empty)
         self._storage: Storage | None = open_storage(f"{shared.rstrip('/')}/{self.teacher}") if shared else None
         if isinstance(self._storage, Folder):
-            _refuse_linked(Path(self._storage.where))
+            _refuse_link(Path(self._storage.where))
         self._shared = Manifests(self._storage, self._empty) if self._storage else None
         self._mapped: dict[str, MappedShard] = {}
         self._known: set[str] = set()
@@ -351,10 +352,9 @@ def _groups(shards: Sequence[MappedShard], entries: int) -> Iterator[list[Mapped
         yield group
 
 
-def _refuse_linked(path: Path) -> None:
-    """Raise InputError for a link, by which files outside the store would be read or written."""
+def _refuse_link(path: Path) -> None:
     if path.is_symlink():
-        raise InputError(f"{path}: is a symbolic link; a store holds files of its own, replace it with a copy")
+        raise linked(path)
 
 
 def _is_named(path: Path, name: str) -> bool:

@@ -84,7 +84,7 @@ class Folder:
         path = self._root.joinpath(*checked(name).split("/"))
         for folder in path.parents[: name.count("/")]:
             if folder.is_symlink():
-                raise _linked(folder)
+                raise linked(folder)
         return path
 
     def _open(self, name: str) -> BinaryIO:
@@ -93,7 +93,7 @@ class Folder:
             try:
                 mode = path.lstat().st_mode
                 if stat.S_ISLNK(mode):
-                    raise _linked(path)
+                    raise linked(path)
                 if stat.S_ISREG(mode):
                     return path.open("rb")
             except (FileNotFoundError, NotADirectoryError):
@@ -101,7 +101,8 @@ class Folder:
         raise Absent(f"{path}: no such file")
 
 
-def _linked(path: Path) -> InputError:
+def linked(path: Path) -> InputError:
+    """What is said of a symbolic link, by which files outside a storage would be read or written."""
     return InputError(f"{path}: is a symbolic link; a storage holds files of its own, replace it with a copy")
 
 
