@@ -115,7 +115,9 @@ def test_a_stage_killed_under_both_engines_is_gone_on_from_by_the_other(
     receipt = json.loads((state / "receipts" / f"{stage}.json").read_text())
     assert receipt["state"] == "finished"
     if stage == "capture":
-        assert shards >= 6  # of each run the last may have been killed before the manifest listed it
+        # Of each run the last may have been killed before the manifest listed it; the next run then computes
+        # that unit again, and the same bytes take the same name: two runs of three shards leave five files at least.
+        assert shards >= 5
         assert receipt["metrics"]["computed"] <= receipt["metrics"]["entries"] - 50 * (shards - 2)
     else:
         assert not list((state / "checkpoints").glob("*/last.ckpt"))
