@@ -1,6 +1,7 @@
 """The teacher's pass over the transfer set: only content without an answer is computed."""
 
 import logging
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from stillroom.cache.verify import check_sample
 from stillroom.cache.writer import Writer
 from stillroom.params import CaptureParams, ComputeParams
 
+_HELD = 100_000
+"""Keys that are held in memory; more go to disk."""
 _RANGE = 16
 """First bytes of keys that are looked at together."""
 
@@ -110,7 +113,7 @@ def sample_rows(count: int, wanted: int, seed: int) -> Ints:
 
 def keys_and_sample(texts: Texts, sample: Ints) -> tuple[Keys, list[Example]]:
     """The keys of all texts, and the texts of some rows, which ascend."""
-    keys = np.empty((len(texts), KEY_BYTES), dtype=np.uint8)
+    keys = _on_disk((len(texts), KEY_BYTES))
     sampled: list[Example] = []
     start = 0
     for piece in texts.pieces():
@@ -119,6 +122,14 @@ def keys_and_sample(texts: Texts, sample: Ints) -> tuple[Keys, list[Example]]:
         sampled += [piece[row] for row in inside.tolist()]
         start += len(piece)
     return keys, sampled
+
+
+def _on_disk(shape: tuple[int, int]) -> Keys:
+    """Zeros in a file that is gone when nobody holds them, so that they need memory only while it is there to spare."""
+    if shape[0] < _HELD:
+        return np.zeros(shape, dtype=np.uint8)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
 def _fill(
