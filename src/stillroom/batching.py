@@ -4,11 +4,12 @@ Needs numpy and tokenizers only, because the runtime of a shipped package uses i
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ import numpy.typing as npt
 from stillroom.errors import InputError
 
 Ints = npt.NDArray[np.int64]
-_CHUNK_TEXTS = 8192
+_CHUNK_TEXTS = 1024
 _LONG_CHARS_PER_TOKEN = 10
+
+Text = TypeVar("Text")
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,17 @@ def load_tokeniser(path: Path, max_length: int) -> Any:
 
 def tokenise(tokeniser: Any, texts: Sequence[str | tuple[str, str]], max_length: int) -> Tokens:
     """Tokenise texts, or pairs of texts, in order."""
+    return gather(texts, lambda chunk: [encoding.ids for encoding in encode(tokeniser, chunk, max_length)])
+
+
+def gather(texts: Sequence[Text], read: Callable[[Sequence[Text]], Sequence[Sequence[int]]]) -> Tokens:
+    """Tokens of texts whose ids are read a chunk at a time, so that few are held as lists."""
     parts: list[npt.NDArray[np.int32]] = []
     lengths: list[int] = []
     for start in range(0, len(texts), _CHUNK_TEXTS):
-        for encoding in encode(tokeniser, texts[start : start + _CHUNK_TEXTS], max_length):
-            parts.append(np.asarray(encoding.ids, dtype=np.int32))
-            lengths.append(len(encoding.ids))
+        found = read(texts[start : start + _CHUNK_TEXTS])
+        parts.append(np.fromiter(chain.from_iterable(found), dtype=np.int32))
+        lengths.extend(map(len, found))
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return Tokens(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32), offsets)

@@ -1,5 +1,7 @@
 """Models to export."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ from stillroom.batching import tokenise
 from stillroom.export.build import Model
 from stillroom.students.static import THREADS, StaticGraph, StaticStudent
 from stillroom.students.vocabulary import trim
-from stillroom.teacher.model import count_params
-from tests.toys import LABELS, toy_rows, toy_tokeniser
+from stillroom.teacher.model import EncoderClassifier, LogitsOnly, count_params
+from tests.toys import LABELS, tiny_config, toy_rows, toy_tokeniser
 
 MAX_LENGTH = 24
 VALIDATION = toy_rows(60, seed=41)
@@ -35,6 +37,40 @@ def static_model(folder: Path) -> Model:
         params=count_params(student),
         threads=THREADS,
     )
+
+
+def sliced_model(folder: Path) -> Model:
+    """A BERT of two layers with random weights, as sliced students are."""
+    from transformers import BertModel
+
+    torch.manual_seed(12)
+    tokeniser = toy_tokeniser(VALIDATION.text)
+    tokeniser.save(str(folder / "tokenizer.json"))
+    encoder = BertModel(tiny_config(tokeniser.get_vocab_size()), add_pooling_layer=False)
+    student = EncoderClassifier(encoder, 32, len(LABELS), "mean").eval()
+    with torch.no_grad():
+        student.head.weight.mul_(8)
+    return Model(
+        name="toy-sliced",
+        family="sliced",
+        module=LogitsOnly(student),
+        tokeniser=folder / "tokenizer.json",
+        labels=LABELS,
+        max_length=MAX_LENGTH,
+        params=count_params(student),
+        threads=1,
+    )
+
+
+def poisoned(model: Model) -> Model:
+    """The same function of a static model, but its first product has one row of huge weights on a faint input."""
+    module = copy.deepcopy(model.module)
+    norm, linear = module.body[0], module.body[1]
+    with torch.no_grad():
+        norm.weight[3] *= 1e-5
+        norm.bias[3] *= 1e-5
+        linear.weight[:, 3] *= 1e5
+    return replace(model, module=module)
 
 
 def naive(model: Model, text: str, temperature: float) -> np.ndarray:

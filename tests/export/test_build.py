@@ -13,6 +13,7 @@ from stillroom.export.build import Model, build_package
 from stillroom.export.runtime import Package
 from stillroom.params import QuantiseParams
 from tests.export.models import VALIDATION
+from tests.toys import toy_rows
 
 
 def test_a_package_says_how_it_was_made(built: Path, model: Model) -> None:
@@ -57,6 +58,55 @@ def test_a_graph_that_differs_from_pytorch_makes_no_package(tmp_path: Path, mode
     assert list(tmp_path.rglob("*")) == [folder]
     lax = QuantiseParams(rungs=("fp32",), parity_tolerance=0.6)
     assert build_package(folder, replace(model, module=Odd()), VALIDATION, lax, {})
+
+
+def test_a_row_that_differs_is_named_by_its_id(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "package").mkdir()
+    rows = Rows(VALIDATION.row + 7000, VALIDATION.text, VALIDATION.label)
+    with pytest.raises(InputError, match=r"at row 70\d\d, class 2 of its output logits"):
+        build_package(tmp_path / "package", replace(model, module=Odd()), rows, QuantiseParams(rungs=("fp32",)), {})
+
+
+def test_every_rung_is_in_the_manifest_with_its_figures(tmp_path: Path, model: Model) -> None:
+    settings = QuantiseParams(allowed_drop=0.0, calibration_rows=32)
+    random = Rows(VALIDATION.row, VALIDATION.text, np.random.default_rng(3).permutation(VALIDATION.label))
+    manifest = build_package(tmp_path, model, random, settings, {}, toy_rows(40, seed=8, first_row=900))
+    assert manifest["rungs"][-1]["rung"] == manifest["quantisation"]
+    for rung in (manifest["fp32"], *manifest["rungs"]):
+        assert rung.keys() >= {"accuracy", "drop", "agreement", "size_bytes", "latency_ms", "difference"}
+        assert 0 < rung["latency_ms"] < 1000
+        assert rung["difference_row"] in VALIDATION.row
+    assert manifest["fp32"]["difference"] < 1e-3
+    assert json.loads((tmp_path / "stillroom.json").read_text()) == manifest
+
+
+def test_static_rungs_are_calibrated_on_training_rows(tmp_path: Path, model: Model) -> None:
+    settings = QuantiseParams(rungs=("static_minmax", "fp32"), calibration_rows=32, allowed_drop=1.0)
+    graphs = []
+    for seed in (8, 8, 9):
+        folder = tmp_path / str(len(graphs))
+        folder.mkdir()
+        manifest = build_package(folder, model, VALIDATION, settings, {}, toy_rows(40, seed=seed, first_row=900))
+        assert manifest["quantisation"] == "static_minmax"
+        graphs.append((folder / "model.onnx").read_bytes())
+    assert graphs[0] == graphs[1] != graphs[2]
+
+
+def test_too_few_rows_to_calibrate_with_are_an_error_only_where_a_static_rung_is_reached(
+    tmp_path: Path, model: Model
+) -> None:
+    rows = toy_rows(40, seed=8, first_row=900)
+    (tmp_path / "one").mkdir()
+    static = QuantiseParams(rungs=("static_entropy", "fp32"), calibration_rows=41)
+    with pytest.raises(InputError, match=r"calibration_rows is 41, and there are 40 training rows; lower it"):
+        build_package(tmp_path / "one", model, VALIDATION, static, {}, rows)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "one"]
+    above = QuantiseParams(rungs=("dynamic_int8", "static_entropy", "fp32"), calibration_rows=41, allowed_drop=1.0)
+    assert build_package(tmp_path / "one", model, VALIDATION, above, {}, rows)["quantisation"] == "dynamic_int8"
+    (tmp_path / "two").mkdir()
+    manifest = build_package(tmp_path / "two", model, VALIDATION, static, {})
+    assert manifest["quantisation"] == "fp32"
+    assert "no training rows" in manifest["rungs"][0]["reason"]
 
 
 def test_parity_is_checked_on_few_rows_of_any_number(tmp_path: Path, model: Model) -> None:

@@ -64,10 +64,12 @@ def test_a_class_that_differs_is_named_with_its_row_and_what_is_allowed() -> Non
     found[3, 1] = 0.25
     found[1, 2] = -0.125
     with pytest.raises(
-        InputError, match=r"x\.onnx: .* by 0\.25 at row 3, class 1; at most 0\.001 is allowed"
+        InputError, match=r"x\.onnx: .* by 0\.25 at row 3, class 1 of its output logits; at most 0\.001 is allowed"
     ) as caught:
         check_parity(expected, found, 1e-3, Path("x.onnx"))
     assert "quantise.parity_tolerance" in str(caught.value)
+    with pytest.raises(InputError, match="at row 503, class 1 of"):
+        check_parity(expected, found, 1e-3, Path("x.onnx"), np.arange(500, 505))
     assert check_parity(expected, found, 0.25, Path("x.onnx")) == 0.25
     assert check_parity(expected, expected, 1e-9, Path("x.onnx")) == 0.0
 

@@ -132,12 +132,20 @@ def test_a_long_text_is_read_as_far_as_its_max_length(loaded: Package) -> None:
 
 @pytest.mark.parametrize("kind", ["fp32", "int8"])
 def test_threads_share_a_package(built: Path, kind: str) -> None:
-    package = Package.load(built / kind)
-    expected = [package.predict([text]) for text in TEXTS[:80]]
+    """Single texts, batches and streams at once, from the first text on, give what one thread alone gets."""
+    alone, shared = Package.load(built / kind), Package.load(built / kind)
+    expected = [alone.predict([text]) for text in TEXTS]
+    batches = [TEXTS[start::5] for start in range(5)]
+    together = [alone.predict(batch) for batch in batches]
+    streamed = list(alone.stream(iter(TEXTS), 0.5, chunk=7))
 
     def work(seed: int) -> bool:
-        order = np.random.default_rng(seed).permutation(80)
-        return all(np.array_equal(package.predict([TEXTS[row]]), expected[row]) for row in order)
+        order = np.random.default_rng(seed).permutation(len(TEXTS))
+        return (
+            all(np.array_equal(shared.predict([TEXTS[row]]), expected[row]) for row in order)
+            and all(np.array_equal(shared.predict(batches[row % 5]), together[row % 5]) for row in order[:20])
+            and list(shared.stream(iter(TEXTS), 0.5, chunk=7)) == streamed
+        )
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(work, range(8))) == [True] * 8

@@ -4,6 +4,8 @@ import csv
 import errno
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from stillroom.errors import InputError, TryAgain
 from stillroom.export import table
 from stillroom.export.runtime import Package
 from stillroom.export.table import predict_file
+from tests.conftest import SOURCE_ROOT
 
 TEXTS = (
     "plain",
@@ -51,7 +54,7 @@ def refused(loaded: Package, source: Path, target: Path | None) -> str:
     folder = source.parent
     before = sorted(folder.rglob("*"))
     with pytest.raises(InputError) as caught:
-        predict_file(loaded, source, target)
+        predict_file(loaded.stream, source, target)
     assert sorted(folder.rglob("*")) == before
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -62,7 +65,7 @@ def test_every_text_comes_back_as_it_was_and_in_order(loaded: Package, tmp_path:
     texts = [f"{text}{n}" if n else text for n in range(700) for text in TEXTS]
     with source.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["text", "id"], *([text, str(n)] for n, text in enumerate(texts))])
-    predict_file(loaded, source, target)
+    predict_file(loaded.stream, source, target)
     told = rows(target.read_bytes().decode())
     assert [row["text"] for row in told] == texts
     expected = loaded.predict(texts)
@@ -73,21 +76,21 @@ def test_every_text_comes_back_as_it_was_and_in_order(loaded: Package, tmp_path:
 def test_output_goes_to_stdout_where_no_target_is_given(
     loaded: Package, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predict_file(loaded, source, None)
+    predict_file(loaded.stream, source, None)
     told = capsys.readouterr().out
     assert told.splitlines()[0] == "text,label,probability"
     assert [row["text"] for row in rows(told)] == ["one text", "another"]
-    predict_file(loaded, source, tmp_path / "out.csv")
+    predict_file(loaded.stream, source, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == told
 
 
 def test_a_file_with_a_byte_order_mark_and_a_file_without_rows(loaded: Package, source: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
     source.write_bytes("text,id\nhöher,1\n".encode("utf-8-sig"))
-    predict_file(loaded, source, target)
+    predict_file(loaded.stream, source, target)
     assert [row["text"] for row in rows(target.read_text(encoding="utf-8"))] == ["höher"]
     source.write_text("text\n")
-    predict_file(loaded, source, target)
+    predict_file(loaded.stream, source, target)
     assert target.read_text() == "text,label,probability\n"
 
 
@@ -157,7 +160,7 @@ def test_a_disk_that_fails_halfway_leaves_the_target_as_it_was(
         target.write_text(before)
     failing(monkeypatch, lambda: OSError(number, os.strerror(number)))
     with pytest.raises(error, match=f"out.csv: .*{os.strerror(number)}"):
-        predict_file(loaded, source, target)
+        predict_file(loaded.stream, source, target)
     assert (target.read_text() if target.exists() else None) == before
     assert {path.name for path in source.parent.iterdir()} <= {"in.csv", "out.csv"}
 
@@ -165,7 +168,7 @@ def test_a_disk_that_fails_halfway_leaves_the_target_as_it_was(
 def test_an_interrupt_halfway_leaves_nothing(loaded: Package, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
-        predict_file(loaded, source, source.with_name("out.csv"))
+        predict_file(loaded.stream, source, source.with_name("out.csv"))
     assert [path.name for path in source.parent.iterdir()] == ["in.csv"]
 
 
@@ -191,7 +194,51 @@ def test_a_source_refused_late_leaves_no_target(loaded: Package, source: Path) -
 def test_a_target_may_be_the_source_or_a_link(loaded: Package, source: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.csv"
     link.symlink_to(source)
-    predict_file(loaded, source, link)
+    predict_file(loaded.stream, source, link)
     assert link.is_symlink()
     assert [row["text"] for row in rows(source.read_text())] == ["one text", "another"]
     assert source.read_text().startswith("text,label,probability\n")
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from stillroom.export.runtime import Package
+from stillroom.export.table import predict_file
+package, (source, target) = Package.load(sys.argv[1]), (Path(path) for path in sys.argv[2:])
+
+def held_kb():
+    told = Path("/proc/self/status").read_text()
+    return int(told.split("RssAnon:")[1].split()[0])
+
+def watched(texts):
+    for number, answer in enumerate(package.stream(texts)):
+        if number % 500 == 0:
+            peaks[-1] = max(peaks[-1], held_kb())
+        yield answer
+
+peaks = []
+for count in (5_000, 200_000):
+    with source.open("w") as lines:
+        lines.write("text\\n")
+        lines.writelines(f"my parcel n{number} is delayed again, why?\\n" for number in range(count))
+    peaks.append(0)
+    predict_file(watched, source, target)
+    assert sum(1 for _ in target.open()) == count + 1
+print(*peaks)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(built: Path, tmp_path: Path) -> None:
+    """Forty times the rows, each with a word of its own."""
+    told = subprocess.run(
+        [sys.executable, "-c", PEAK, str(built / "fp32"), str(tmp_path / "in.csv"), str(tmp_path / "out.csv")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(SOURCE_ROOT), "PATH": os.environ["PATH"]},
+    )
+    few, many = (int(peak) for peak in told.stdout.split())
+    assert few > 10_000, "in KiB"
+    assert many < 1.1 * few

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,6 @@ from stillroom.cli import cache
 from stillroom.cli.options import AsJson, Overrides, ParamsFile, WorkspaceFolder, checkout
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.files import NO_SPACE
-
-if TYPE_CHECKING:
-    from stillroom.export.runtime import Package
 
 app = typer.Typer(
     name="stillroom",
@@ -197,6 +194,9 @@ def predict(
     registered: Annotated[str | None, typer.Option(help="Registered model; default, params.yaml's.")] = None,
     source: Annotated[Path | None, typer.Option("--input", help="CSV file with a column `text`.")] = None,
     target: Annotated[Path | None, typer.Option("--output", help="CSV file to write: text,label,probability.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--abstain-below", help="Leave the label empty below this probability.")
+    ] = None,
 ) -> None:
     """Label texts, or the rows of a file, with a package or a registered version."""
     if (package is None) == (model is None):
@@ -208,20 +208,25 @@ def predict(
     for text in texts or ():
         if any("\ud800" <= sign <= "\udfff" for sign in text):
             raise InputError(f"predict: the text {text!r} is not UTF-8; give it as UTF-8, or in a file by --input")
-    from stillroom.export.runtime import Package
+    from stillroom.export.abstention import Abstention
+    from stillroom.export.runtime import Package, checked_threshold
     from stillroom.export.table import predict_file
 
+    if threshold is not None:
+        checked_threshold(threshold, "predict: --abstain-below")
     loaded = Package.load(package if package is not None else _registered_package(model or "", registered))
+    abstention = Abstention(threshold or 0.0, len(loaded.labels))
+
+    def answers(read: Iterator[str]) -> Iterator[tuple[str, str, float]]:
+        return abstention.watch(loaded.stream(read, threshold))
+
     if source is not None:
-        predict_file(loaded, source, target)
-        return
-    for line in _lines(loaded, texts or []):
-        print(line)
-
-
-def _lines(package: "Package", texts: list[str]) -> Iterator[str]:
-    for text, label, probability in package.stream(iter(texts)):
-        yield f"{label}\t{probability:.4f}\t{text}"
+        predict_file(answers, source, target)
+    else:
+        for text, label, probability in answers(iter(texts or ())):
+            print(f"{label}\t{probability:.4f}\t{text}")
+    if threshold is not None and (warning := abstention.warning()):
+        print(f"stillroom: predict: --abstain-below {warning}", file=sys.stderr)
 
 
 def _registered_package(version: str, name: str | None) -> Path:
@@ -270,7 +275,7 @@ def source(params: ParamsFile = None, overrides: Overrides = None) -> None:
         version_data(place)
         data = read_json(place.path / layout.SOURCE_DATA / "source.json")
         teacher = read_json(place.path / layout.SOURCE_TEACHER)
-    for name in ("train", "validation", "test"):
+    for name in ("train", "validation", "test", "unlabelled"):
         if data.get(name):
             print(f"{name:12s} {data[name]['sha256']}  {data[name]['uri']}")
     print(f"{'teacher':12s} {teacher['sha256']}  {teacher['uri']}")

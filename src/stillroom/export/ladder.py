@@ -1,84 +1,184 @@
 """Quantisation as a ladder: try the rungs in order, take the first whose drop on validation is allowed."""
 
-import functools
 import logging
-import shutil
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stillroom.batching import Ints
+from stillroom.errors import InputError
 from stillroom.export.onnx import Floats
+from stillroom.export.rungs import Quantiser
+from stillroom.export.sensitivity import NodeChange, sensitivity
 from stillroom.params import QuantiseParams
 
 log = logging.getLogger("stillroom")
+_LEFT_OUT = (1, 2, 4, 8)
+"""How many of the worst nodes mixed_int8 leaves in fp32, until its drop is allowed."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One rung tried. accuracy: on validation; drop: against fp32; ok: within what is allowed."""
+    """One rung tried; what was not measured is None.
+
+    ok: within what is allowed; accuracy: on validation, and drop: against fp32; agreement: share of validation rows
+    with the class that fp32 gives; difference: the largest of a logit from PyTorch's, and the id of its row;
+    latency_ms: median of one text through the graph; left_out: nodes left in fp32; reason: why it failed.
+    """
 
     rung: str
-    accuracy: float
-    drop: float
-    size_bytes: int
-    ok: bool
+    ok: bool = False
+    accuracy: float | None = None
+    drop: float | None = None
+    agreement: float | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+    difference: float | None = None
+    difference_row: int | None = None
+    left_out: tuple[NodeChange, ...] = ()
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What is known of it, as plain values for the manifest."""
+        told = asdict(self) | {"left_out": [asdict(entry) for entry in self.left_out]}
+        return {name: value for name, value in told.items() if value not in (None, [])}
 
 
-def quantise(source: Path, target: Path, rung: str) -> None:
-    """Write one rung of a fp32 graph by onnxruntime's own quantiser."""
-    if rung == "fp32":
-        shutil.copyfile(source, target)
-        return
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+@dataclass(frozen=True)
+class Trial:
+    """The validation rows that graphs are tried on, and how.
 
-    logging.getLogger().disabled = True  # the quantiser advises pre-processing through the root logger
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            quantize_dynamic(
-                source, target, weight_type=QuantType.QInt8, per_channel=rung == "dynamic_int8_per_channel"
-            )
-    finally:
-        logging.getLogger().disabled = False
-
-
-def climb(
-    source: Path,
-    folder: Path,
-    settings: QuantiseParams,
-    predict: Callable[[Path], Floats],
-    labels: Ints,
-    accuracy: float | None = None,
-) -> tuple[Path, Floats, list[Step]]:
-    """The first rung's graph whose validation accuracy is allowed, its validation logits, and every rung tried.
-
-    predict: logits [rows, classes] of a graph on the validation rows; labels: class ids [rows]. accuracy: what the
-    source reaches on them, where it is known: then the source is run for the rung fp32 only.
+    predict: a graph's logits [rows, classes]; predict_some: on a sample of the rows; label and row: class and id of
+    each row; expected: PyTorch's logits of the rows at `checked`; time: graphs by name to latency in ms, measured in
+    turns. accuracy: what fp32 reaches, where it is known: then it is run for the rung fp32 only, and nothing is timed.
     """
-    reference = functools.cache(lambda: predict(source))
-    expected = _accuracy(reference(), labels) if accuracy is None else accuracy
-    tried: list[Step] = []
-    for rung in settings.rungs:
-        path = folder / f"{rung}.onnx"
-        quantise(source, path, rung)
-        logits = predict(path) if rung != "fp32" else reference()
-        reached = _accuracy(logits, labels)
-        drop = expected - reached
-        step = Step(rung, reached, drop, path.stat().st_size, rung == "fp32" or drop <= settings.allowed_drop)
-        tried.append(step)
-        log.info("quantise: %s has accuracy %.4f, a drop of %.4f; %d bytes", rung, reached, drop, step.size_bytes)
-        if step.ok:
-            return path, logits, tried
-    raise AssertionError("the ladder ends with fp32, which loses nothing")
+
+    predict: Callable[[Path], Floats]
+    predict_some: Callable[[Path], Floats]
+    time: Callable[[Mapping[str, Path]], Mapping[str, float]]
+    label: Ints
+    row: Ints
+    expected: Floats
+    checked: Ints
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """The graph that ships and its validation logits; every rung tried, that graph's last; fp32 for comparison."""
+
+    path: Path
+    logits: Floats
+    steps: list[Step]
+    fp32: Step | None
+
+
+def climb(quantiser: Quantiser, settings: QuantiseParams, trial: Trial) -> Climbed:
+    """Try the rungs until one is allowed. A rung that onnxruntime refuses has failed, and the climb goes on."""
+    return _Climb(quantiser, settings, trial).run()
+
+
+class _Climb:
+    def __init__(self, quantiser: Quantiser, settings: QuantiseParams, trial: Trial) -> None:
+        self.quantiser = quantiser
+        self.settings = settings
+        self.trial = trial
+        self.logits: dict[str, Floats] = {}
+
+    @cached_property
+    def fp32(self) -> Floats:
+        return self.trial.predict(self.quantiser.source)
+
+    @cached_property
+    def expected_accuracy(self) -> float:
+        known = self.trial.accuracy
+        return _accuracy(self.fp32, self.trial.label) if known is None else known
+
+    def run(self) -> Climbed:
+        steps: list[Step] = []
+        for rung in self.settings.rungs:
+            step = self._mixed() if rung == "mixed_int8" else self._try(rung, rung, None)
+            steps.append(step)
+            _tell(step)
+            if step.ok:
+                break
+        chosen, alone = steps[-1].rung, self.trial.accuracy is not None
+        fp32 = None if alone else self._step("fp32", self.fp32, self.quantiser.source)
+        if fp32 is not None:
+            paths = {step.rung: self._path(step.rung) for step in steps if step.rung in self.logits}
+            taken = self.trial.time({**paths, "fp32": self.quantiser.source})
+            steps = [replace(step, latency_ms=taken.get(step.rung)) for step in steps]
+            fp32 = replace(fp32, latency_ms=taken["fp32"])
+        return Climbed(self._path(chosen), self.logits[chosen], steps, fp32)
+
+    def _path(self, rung: str) -> Path:
+        return self.quantiser.folder / f"{rung}.onnx"
+
+    def _try(self, rung: str, kind: str, nodes: list[str] | None) -> Step:
+        """Make a rung's graph of the given kind and judge it."""
+        path = self._path(rung)
+        try:
+            self.quantiser.make(kind, path, nodes)
+            logits = self.fp32 if rung == "fp32" else self.trial.predict(path)
+        except InputError:
+            raise
+        except Exception as error:  # onnxruntime's quantiser asserts and raises what it likes
+            if rung == "fp32":
+                raise
+            return Step(rung, reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        self.logits[rung] = logits
+        return self._step(rung, logits, path)
+
+    def _step(self, rung: str, logits: Floats, path: Path) -> Step:
+        trial, size_bytes = self.trial, path.stat().st_size
+        if not np.isfinite(logits).all():
+            row = int(trial.row[np.argwhere(~np.isfinite(logits))[0, 0]])
+            return Step(rung, size_bytes=size_bytes, reason=f"gives a logit that is no number at row {row}")
+        reached = _accuracy(logits, trial.label)
+        drop = self.expected_accuracy - reached
+        differences = np.abs(logits[trial.checked] - trial.expected).max(axis=1)
+        worst = int(differences.argmax())
+        agreement = None if trial.accuracy is not None else _accuracy(logits, self.fp32.argmax(axis=1))
+        return Step(
+            rung=rung,
+            ok=rung == "fp32" or drop <= self.settings.allowed_drop,
+            accuracy=reached,
+            drop=drop,
+            agreement=agreement,
+            size_bytes=size_bytes,
+            difference=float(differences[worst]),
+            difference_row=int(trial.row[trial.checked[worst]]),
+        )
+
+    def _mixed(self) -> Step:
+        """The first int8 rung again, without the 1, 2, 4 or 8 nodes that it hurts most."""
+        base = self.settings.rungs[0]
+        ranked = sensitivity(self.quantiser, base, self.trial.predict_some)
+        step = Step("mixed_int8", reason=f"{base} quantises {len(ranked)} nodes; leaving out the worst needs 2")
+        for count in _LEFT_OUT:
+            if count >= len(ranked):
+                break
+            step = self._try("mixed_int8", base, [entry.node for entry in ranked[count:]])
+            step = replace(step, left_out=tuple(ranked[:count]))
+            if step.ok:
+                break
+        return step
 
 
 def _accuracy(logits: Floats, labels: Ints) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
-def rungs_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """All rungs tried, for the manifest."""
-    return [asdict(step) for step in steps]
+def _tell(step: Step) -> None:
+    if step.reason is not None or step.accuracy is None or step.drop is None:
+        log.info("quantise: %s fails: %s", step.rung, step.reason)
+        return
+    left_out = f"; in fp32: {', '.join(entry.node for entry in step.left_out)}" if step.left_out else ""
+    log.info(
+        "quantise: %s has accuracy %.4f, a drop of %.4f; %d bytes; a logit of row %s differs by %.2g from PyTorch%s",
+        *(step.rung, step.accuracy, step.drop, step.size_bytes, step.difference_row, step.difference, left_out),
+    )

@@ -42,13 +42,14 @@ print(json.dumps({"load_ms": load_ms, "peak_memory_bytes": 1024 * int(status["Vm
 """
 
 Predict = Callable[[str], Any]
+Input = TypeVar("Input")
 Answers = TypeVar("Answers")
 
 
 def latencies_ms(
-    predictors: Mapping[str, Predict], texts: Sequence[str], repeats: Mapping[str, int]
+    predictors: Mapping[str, Callable[[Input], Any]], texts: Sequence[Input], repeats: Mapping[str, int]
 ) -> dict[str, dict[str, float]]:
-    """p50 and p95 of one text end to end, per predictor.
+    """p50 and p95 of one text, in the form that the predictors take, per predictor.
 
     Predictors take turns in rounds, each over its share of the texts, so that a machine whose speed drifts slows all
     of them alike. repeats: how many times a predictor goes over its share (a fast one needs more to be timed well).

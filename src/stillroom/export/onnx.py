@@ -10,18 +10,20 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from stillroom.batching import Tokens, token_batches
+from stillroom.batching import Ints, Tokens, token_batches
 from stillroom.errors import InputError
 
 OPSET = 18
 _EXAMPLE = (2, 7)
+_ANY_SIZE = 1 << 40
 
 Floats = npt.NDArray[np.float32]
 
 
 def export_onnx(model: nn.Module, path: Path) -> None:
     """Write a graph with inputs input_ids and attention_mask (int64 [texts, tokens], both free) and output logits."""
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+    from onnxscript.optimizer import fold_constants
 
     ids = torch.ones(_EXAMPLE, dtype=torch.int64)
     mask = torch.ones(_EXAMPLE, dtype=torch.int64)
@@ -40,6 +42,9 @@ def export_onnx(model: nn.Module, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
+        # an LSTM's weights come in another order than PyTorch's: put them so here, or no quantiser finds them
+        fold_constants(program.model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
+        RemoveUnusedNodesPass()(program.model)
         # stack traces with the paths of this machine, which would also make equal models unequal elsewhere
         ClearMetadataAndDocStringPass()(program.model)
         program.save(path, external_data=False)
@@ -58,14 +63,19 @@ def torch_logits(model: nn.Module, tokens: Tokens, budget: int) -> Floats:
     return result
 
 
-def onnx_logits(path: Path, tokens: Tokens, budget: int, threads: int = 0) -> Floats:
-    """A graph's logits by onnxruntime, in row order."""
+def open_graph(path: Path, threads: int = 0) -> Any:
+    """A session of onnxruntime; threads: 0 for every core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def onnx_logits(path: Path, tokens: Tokens, budget: int, threads: int = 0) -> Floats:
+    """A graph's logits by onnxruntime, in row order."""
+    session = open_graph(path, threads)
     result: Floats | None = None
     for rows in token_batches(tokens.lengths, budget):
         ids, mask = tokens.padded(rows, pad=0)
@@ -77,14 +87,18 @@ def onnx_logits(path: Path, tokens: Tokens, budget: int, threads: int = 0) -> Fl
     return result
 
 
-def check_parity(expected: Floats, found: Floats, tolerance: float, where: Path) -> float:
-    """Largest difference of a logit between PyTorch and the graph on real rows; beyond the tolerance an InputError."""
+def check_parity(expected: Floats, found: Floats, tolerance: float, where: Path, ids: Ints | None = None) -> float:
+    """Largest difference of a logit between PyTorch and the graph on real rows; beyond the tolerance an InputError.
+
+    ids: by which the error names rows; default, their places.
+    """
     difference = np.abs(expected - found)
     worst = float(difference.max())
     if not worst <= tolerance:
-        row, column = np.unravel_index(int(difference.argmax()), difference.shape)
+        place, column = np.unravel_index(int(difference.argmax()), difference.shape)
+        row = place if ids is None else ids[place]
         raise InputError(
-            f"{where}: the exported graph differs from PyTorch by {worst:.2g} at row {row}, class {column}; "
-            f"at most {tolerance:.2g} is allowed (quantise.parity_tolerance)"
+            f"{where}: the exported graph differs from PyTorch by {worst:.2g} at row {row}, class {column} "
+            f"of its output logits; at most {tolerance:.2g} is allowed (quantise.parity_tolerance)"
         )
     return worst

@@ -24,10 +24,12 @@ def write_package(
     threads: int,
     lineage: Mapping[str, str],
     rungs: Sequence[Mapping[str, Any]] = (),
+    fp32: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fill an existing, empty folder with a package and return its manifest.
 
     threads: CPU threads that the graph runs best with, 0 for every core. params: number of weights of the model.
+    rungs: every rung tried, the one that ships last; fp32: the same figures of the graph before it was quantised.
     """
     shutil.copyfile(model, folder / "model.onnx")
     shutil.copyfile(tokeniser, folder / "tokenizer.json")
@@ -47,6 +49,7 @@ def write_package(
         "digest": package_digest(files, labels, max_length, temperature),
         "lineage": dict(lineage),
         "rungs": [dict(rung) for rung in rungs],
+        "fp32": None if fp32 is None else dict(fp32),
     }
     write_json(folder / MANIFEST, manifest)
     return manifest

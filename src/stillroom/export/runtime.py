@@ -5,14 +5,16 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stillroom.batching import Tokens, encode, load_tokeniser, token_batches, tokenise
+from stillroom.batching import gather, load_tokeniser, token_batches
 from stillroom.errors import InputError
+from stillroom.export.words import Reader
 from stillroom.files import sha256_file
 
 FORMAT = 1
@@ -20,6 +22,8 @@ MANIFEST = "stillroom.json"
 MODEL = "model.onnx"
 TOKENISER = "tokenizer.json"
 _BATCH_TOKENS = 8192
+_LOGITS = ["logits"]
+_ONES = np.ones((1, 512), dtype=np.int64)
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -98,9 +102,16 @@ def _check_file(folder: Path, name: str, expected: str, verify: bool) -> None:
         raise PackageError(f"{path}: sha256 is {found}, {MANIFEST} says {expected}; fetch the package again")
 
 
+def checked_threshold(threshold: float, name: str = "threshold") -> float:
+    """The threshold of abstention, if it is a probability; otherwise an InputError that calls it by this name."""
+    if not 0 < threshold <= 1:
+        raise InputError(f"{name} is {threshold}; it must be above 0 and at most 1")
+    return threshold
+
+
 @dataclass(frozen=True)
 class Package:
-    """A loaded package. Safe to share between threads: neither the session nor the tokeniser keeps state."""
+    """A loaded package. Safe to share between threads: no answer depends on what was asked before."""
 
     folder: Path
     labels: tuple[str, ...]
@@ -108,6 +119,7 @@ class Package:
     manifest: Mapping[str, Any]
     session: Any
     tokeniser: Any
+    reader: Reader
 
     @classmethod
     def load(cls, folder: Path | str, verify: bool = True, threads: int | None = None) -> "Package":
@@ -127,6 +139,7 @@ class Package:
         try:
             session = onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
             tokeniser = load_tokeniser(folder / TOKENISER, manifest["max_length"])
+            reader = Reader(tokeniser, manifest["max_length"])
         except Exception as error:
             raise PackageError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
         classes = session.get_outputs()[0].shape[-1]
@@ -134,48 +147,53 @@ class Package:
             raise PackageError(
                 f"{folder}: the graph gives {classes} classes, the manifest names {len(manifest['labels'])} labels"
             )
-        return cls(folder, tuple(manifest["labels"]), manifest["digest"], manifest, session, tokeniser)
+        return cls(folder, tuple(manifest["labels"]), manifest["digest"], manifest, session, tokeniser, reader)
 
     def predict(self, texts: Sequence[str]) -> Probabilities:
         """Probabilities of every label for every text, float32 [len(texts), len(labels)], in order."""
         if len(texts) == 1:
             return self._probabilities(self._logits_of_one(texts[0]))
-        tokens = tokenise(self.tokeniser, texts, self._max_length)
+        tokens = gather(texts, self.reader.many)
         logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
         for rows in token_batches(tokens.lengths, _BATCH_TOKENS):
-            logits[rows] = self._logits(tokens, rows)
+            logits[rows] = self._logits(*tokens.padded(rows, pad=0))
         return self._probabilities(logits)
 
-    def stream(self, texts: Iterator[str], chunk: int = 4096) -> Iterator[tuple[str, str, float]]:
-        """Yield (text, label, probability) for texts that need not fit in memory, in order."""
-        from itertools import islice
+    def stream(
+        self, texts: Iterator[str], threshold: float | None = None, chunk: int = 1024
+    ) -> Iterator[tuple[str, str, float]]:
+        """(text, label, probability) for texts that need not fit in memory, in order.
 
+        threshold: below this probability the package abstains, and the label is empty. Raises InputError for one
+        that is no probability.
+        """
+        return self._answers(texts, 0.0 if threshold is None else checked_threshold(threshold), chunk)
+
+    def _answers(self, texts: Iterator[str], threshold: float, chunk: int) -> Iterator[tuple[str, str, float]]:
         while batch := list(islice(texts, chunk)):
             probabilities = self.predict(batch)
-            best = probabilities.argmax(axis=1)
-            for text, label, probability in zip(batch, best, probabilities.max(axis=1), strict=True):
-                yield text, self.labels[label], float(probability)
-
-    @property
-    def _max_length(self) -> int:
-        return int(self.manifest["max_length"])
+            best, highest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+            for text, label, probability in zip(batch, best, highest, strict=True):
+                yield text, "" if probability < threshold else self.labels[label], probability
 
     def _logits_of_one(self, text: str) -> npt.NDArray[np.float32]:
-        encoding = encode(self.tokeniser, [text], self._max_length)[0]
-        ids = np.array([encoding.ids], dtype=np.int64)
-        if ids.size == 0:  # nothing is known of this text: one padding cell that is masked out
-            return self._run(np.zeros((1, 1), dtype=np.int64), np.zeros((1, 1), dtype=np.int64))
-        return self._run(ids, np.ones_like(ids))
+        ids = self.reader.one(text)
+        if not ids:  # nothing is known of this text: one padding cell that is masked out
+            return self._logits(np.zeros((1, 1), dtype=np.int64), np.zeros((1, 1), dtype=np.int64))
+        row = np.array([ids], dtype=np.int64)
+        return self._logits(row, _ONES[:, : len(ids)] if len(ids) <= _ONES.size else np.ones_like(row))
 
-    def _logits(self, tokens: Tokens, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return self._run(*tokens.padded(rows, pad=0))
-
-    def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    def _logits(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        result: npt.NDArray[np.float32] = self.session.run(_LOGITS, {"input_ids": ids, "attention_mask": mask})[0]
         return result
 
     def _probabilities(self, logits: npt.NDArray[np.float32]) -> Probabilities:
-        scaled = logits / np.float32(self.manifest["temperature"])
+        scaled: Probabilities = logits / self.manifest["temperature"]
+        if len(scaled) == 1:  # numpy reduces a whole array in less time than along an axis
+            scaled -= scaled[0, scaled.argmax()]
+            np.exp(scaled, out=scaled)
+            scaled /= scaled.sum()
+            return scaled
         scaled -= scaled.max(axis=1, keepdims=True)
         np.exp(scaled, out=scaled)
         scaled /= scaled.sum(axis=1, keepdims=True)

@@ -3,34 +3,35 @@
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
 from stillroom.errors import InputError
-from stillroom.export.runtime import Package
+from stillroom.export.abstention import Answer
 from stillroom.files import atomic_file, disk_errors
 
 _COLUMN = "text"
 _FIELD_CHARS = 16 * 1024 * 1024
 
 
-def predict_file(package: Package, source: Path, target: Path | None) -> None:
+def predict_file(answer: Callable[[Iterator[str]], Iterator[Answer]], source: Path, target: Path | None) -> None:
     """Read a column `text`, write columns `text,label,probability` to the target or to stdout.
 
-    The target appears whole or not at all. Raises InputError for a source that cannot be read, lacks that column
-    or is broken CSV and for a target that cannot be written, TryAgain where the target's disk is full.
+    answer: what labels the texts as they come, such as a package's `stream`. The target appears whole or not at all.
+    Raises InputError for a source that cannot be read, lacks that column or is broken CSV and for a target that
+    cannot be written, TryAgain where the target's disk is full.
     """
     csv.field_size_limit(_FIELD_CHARS)
     texts = _texts(source)
     if target is None:
-        _write(sys.stdout, package, texts)
+        _write(sys.stdout, answer(texts))
         return
     with disk_errors(target):
         written = _written(target)
         with atomic_file(written) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
-            _write(out, package, texts)
+            _write(out, answer(texts))
 
 
 def _written(target: Path) -> Path:
@@ -72,8 +73,7 @@ class _Lines:
         self._out.write(line.removesuffix("\r\n") + "\n")
 
 
-def _write(out: TextIO, package: Package, texts: Iterator[str]) -> None:
-    rows = package.stream(texts)
+def _write(out: TextIO, rows: Iterator[Answer]) -> None:
     first = list(islice(rows, 1))  # a source that is refused leaves not even a header on stdout
     writer = csv.writer(_Lines(out))
     writer.writerow([_COLUMN, "label", "probability"])

@@ -82,10 +82,11 @@ class TeacherFigures(_Part):
 
 
 class SpeedUp(_Part):
-    """Teacher's p50 ÷ student's p50."""
+    """Teacher's p50 ÷ student's p50, and that of tokenising alone, by the tokenizers library, ÷ student's p50."""
 
     vs_torch_fp32: float
     vs_onnx_int8: float
+    vs_tokenise: float
 
 
 class Evaluation(_Part):
@@ -102,6 +103,7 @@ class Evaluation(_Part):
     baseline_metrics: Quality
     agreement: float
     latency_ms: Latency
+    tokenise_latency_ms: Latency
     throughput_rows_per_s: float
     load_ms: float
     peak_memory_bytes: int

@@ -73,6 +73,7 @@ def _row(student: Judged) -> dict[str, Any]:
         "baseline_metrics": figures.baseline_metrics.model_dump(),
         "retention": {metric: bounds.model_dump() for metric, bounds in report.retention.items()},
         "latency_ms": figures.latency_ms.model_dump(),
+        "tokenise_latency_ms": figures.tokenise_latency_ms.model_dump(),
         "speedup": figures.speedup.model_dump(),
         "agreement": figures.agreement,
         "throughput_rows_per_s": figures.throughput_rows_per_s,

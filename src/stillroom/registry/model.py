@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 PACKAGE = "artifacts/package"
-CODE = ("__init__.py", "batching.py", "errors.py", "export/__init__.py", "export/runtime.py", "files.py")
+CODE = (
+    "__init__.py",
+    "batching.py",
+    "errors.py",
+    "export/__init__.py",
+    "export/runtime.py",
+    "export/words.py",
+    "files.py",
+)
 """The runtime and what it imports of Stillroom: the model brings them along, no index has to have them."""
 _SERVED = Path(__file__).with_name("served.py")
 _REQUIRED = ("onnxruntime", "tokenizers", "numpy")

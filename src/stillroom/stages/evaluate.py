@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from stillroom import compute, layout
-from stillroom.batching import load_tokeniser
+from stillroom.batching import encode, load_tokeniser
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.export.measure import Predict, cold_start, latencies_ms, machine, throughput
 from stillroom.export.predictions import read_probabilities, write_predictions
@@ -18,6 +18,7 @@ from stillroom.teacher.model import TOKENISER, load_teacher
 
 _TIMED_TEXTS = 100
 _STUDENT_REPEATS = 10
+_COMPARED = ("torch_fp32", "onnx_int8", "tokenise")
 
 log = logging.getLogger("stillroom")
 
@@ -38,10 +39,11 @@ def run(params: Params, item: str) -> dict[str, float]:
         "student": lambda text: package.labels[int(package.predict([text])[0].argmax())],
         "torch_fp32": _teacher_predictor(),
         "onnx_int8": _int8_predictor(),
+        "tokenise": lambda text: encode(package.tokeniser, [text], package.manifest["max_length"])[0].ids,
     }
-    latency = latencies_ms(predictors, texts, {"student": _STUDENT_REPEATS})
+    latency = latencies_ms(predictors, texts, {"student": _STUDENT_REPEATS, "tokenise": _STUDENT_REPEATS})
     reference = read_json(layout.REFERENCE / "reference.json")
-    speedup = {f"vs_{name}": latency[name]["p50"] / latency["student"]["p50"] for name in ("torch_fp32", "onnx_int8")}
+    speedup = {f"vs_{name}": latency[name]["p50"] / latency["student"]["p50"] for name in _COMPARED}
     metrics = classification_metrics(test.label, student)
     evaluation = {
         "name": item,
@@ -55,6 +57,7 @@ def run(params: Params, item: str) -> dict[str, float]:
         "baseline_metrics": classification_metrics(test.label, baseline),
         "agreement": agreement(student, teacher),
         "latency_ms": latency["student"],
+        "tokenise_latency_ms": latency["tokenise"],
         "throughput_rows_per_s": rows_per_s,
         **cold_start(folder / "student", test.text),
         "teacher": reference | {"latency_ms": {name: latency[name] for name in ("torch_fp32", "onnx_int8")}},
