@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.data.intake import take_in
+from stillroom.data.intake import Ingested, take_in
 from stillroom.errors import InputError
 from stillroom.params import DataParams
 
@@ -93,3 +93,50 @@ def test_nearly_equal_labels_and_absent_classes_are_findings(tmp_path: Path) -> 
         "labels 'Card arrival' (2 rows) and 'card_arrival ' (2 rows) have nearly the same name",
         "test: has no row of 1 labels: 'b'",
     ]
+
+
+def with_unlabelled(folder: Path, content: bytes) -> Ingested:
+    train, own = folder / "train.csv", folder / "own.csv"
+    train.write_bytes(GOOD)
+    own.write_bytes(content)
+    return take_in({"train": ("train.csv", train), "unlabelled": ("own.csv", own)}, DATA)
+
+
+@pytest.mark.parametrize("content", [b"text\nthree\n four\n", b"label,text\n0.5,three\nunknown, four\n"])
+def test_unlabelled_texts_are_taken_without_a_look_at_labels(tmp_path: Path, content: bytes) -> None:
+    ingested = with_unlabelled(tmp_path, content)
+    assert ingested.unlabelled == ["three", " four"]
+    assert set(ingested.examples) == {"train"}
+    assert ingested.findings == []
+    assert ingested.files["unlabelled"] == {
+        "format": "csv",
+        "encoding": "utf-8",
+        "rows": 2,
+        "characters": {"min": 5, "median": 5.0, "max": 5},
+        "findings": [],
+    }
+
+
+def test_a_finding_on_unlabelled_texts_stays_with_their_file(tmp_path: Path) -> None:
+    ingested = with_unlabelled(tmp_path, "text\nun café noir\n".encode("cp1252"))
+    assert ingested.findings == []
+    (finding,) = ingested.files["unlabelled"]["findings"]
+    assert "not UTF-8" in finding
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"text\n", "has no rows"),
+        (b"label\na\n", "no column 'text' (data.text); it has 'label'"),
+        (b'text\nthree\n""\n', "line 3: the text is empty"),
+        (b"text\n" + b"x" * 100_001, "line 2: the text has 100,001 characters; data.max_chars allows 100,000"),
+    ],
+)
+def test_bad_unlabelled_texts_are_refused_in_one_line(tmp_path: Path, content: bytes, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        with_unlabelled(tmp_path, content)
+    assert str(caught.value).startswith("own.csv: ")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -37,6 +37,16 @@ def test_every_format_gives_the_same_columns(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
+def test_the_texts_alone_need_no_labels(tmp_path: Path, suffix: str) -> None:
+    table = read_table(write(tmp_path / f"rows{suffix}"), "text", None, "rows")
+    assert list(table.texts) == [text for text, _ in PAIRS]
+    assert not table.labels
+    assert len(table.places) == len(PAIRS)
+    with pytest.raises(InputError, match=r"has no column 'texts' \(data\.text\); did you mean 'text'\?"):
+        read_table(tmp_path / f"rows{suffix}", "texts", None, "rows")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_a_missing_column_names_the_nearest(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"rows{suffix}")
     with pytest.raises(InputError, match=r"has no column 'Labels' \(data\.label\); did you mean 'label'\?"):

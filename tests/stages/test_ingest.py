@@ -8,6 +8,8 @@ import pytest
 
 from stillroom import layout
 from stillroom.data.examples import read_examples
+from stillroom.data.grown import read_texts
+from stillroom.data.manifest import read_report
 from stillroom.errors import InputError
 from stillroom.files import file_digests, sha256_file, write_json
 from stillroom.params import Params
@@ -56,6 +58,15 @@ def test_checked_rows_are_written_with_a_report(workspace: Path) -> None:
     assert report["source"]["licence"] == "CC0-1.0"
     assert report["files"]["train"]["labels"] == {"a": 2, "b": 2}
     assert report["findings"] == ["test: has no row of 1 labels: 'a'"]
+
+
+def test_unlabelled_texts_have_a_file_and_a_count_of_their_own(workspace: Path) -> None:
+    lay(train=ROWS, unlabelled="text\nthree cards\nthree apps\n")
+    assert ingest.run(params(unlabelled="own.csv"))["unlabelled_rows"] == 2.0
+    assert read_texts(layout.INGESTED / "unlabelled.parquet", "ingest") == ["three cards", "three apps"]
+    report = read_report(layout.INGESTED)
+    assert report.source.unlabelled is not None
+    assert report.source.unlabelled.uri == "given/unlabelled.csv"
 
 
 def test_the_same_input_gives_the_same_bytes(workspace: Path) -> None:

@@ -11,7 +11,8 @@ from stillroom import layout
 from stillroom.batching import load_tokeniser, tokenise
 from stillroom.errors import InputError
 from stillroom.export.onnx import check_parity, export_onnx, onnx_logits, torch_logits
-from stillroom.params import ComputeParams, SlicedParams, TeacherParams
+from stillroom.params import ComputeParams, TeacherParams
+from stillroom.student_params import SlicedParams
 from stillroom.students import sliced
 from stillroom.students.material import Material
 from stillroom.students.vocabulary import trim

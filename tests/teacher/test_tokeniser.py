@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.errors import InputError
-from stillroom.teacher.tokeniser import pad_id, read_tokeniser
+from stillroom.teacher.tokeniser import mask_token, pad_id, read_tokeniser
 from tests.toys import toy_rows, toy_tokeniser, train_tokeniser
 
 TEXTS = toy_rows(30, seed=6).text
@@ -74,3 +74,21 @@ def test_the_padding_is_the_configs_or_0(tmp_path: Path, config: dict[str, objec
 def test_the_padding_of_a_folder_without_config_is_wrong_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json: no such file"):
         pad_id(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "mask"), [("WordPiece", "[MASK]"), ("BPE", "<mask>"), ("Unigram", "<mask>")])
+def test_the_mask_token_is_one_that_the_tokeniser_reads_in_a_text(tmp_path: Path, kind: str, mask: str) -> None:
+    tokeniser = train_tokeniser(kind, TEXTS)
+    folder = write_config(tmp_path / kind, vocab_size=tokeniser.get_vocab_size())
+    tokeniser.save(str(folder / "tokenizer.json"))
+    assert mask_token(folder, "shown") == mask
+    read = read_tokeniser(folder, 16).encode(f"my {mask} card", add_special_tokens=False)
+    assert read.ids.count(tokeniser.token_to_id(mask)) == 1
+
+
+@pytest.mark.parametrize("vocab_size", [4, None])
+def test_a_mask_token_without_an_embedding_is_none(tmp_path: Path, vocab_size: int | None) -> None:
+    folder = write_config(tmp_path / "small", **({} if vocab_size is None else {"vocab_size": vocab_size}))
+    toy_tokeniser(TEXTS).save(str(folder / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"^shown: the teacher's tokeniser has no mask token; leave mask out of"):
+        mask_token(folder, "shown")

@@ -19,15 +19,25 @@ _NAMED = 5
 def check_rows(table: Table, max_chars: int, first_row: int) -> Examples:
     """Check types and contents row by row and return the rows, numbered from `first_row`.
 
-    Raises InputError that names the first offending row: a text that is no string, empty, without a visible
-    character, longer than `max_chars`, or not encodable; a label that is missing, empty or a fraction.
+    Raises InputError that names the first offending row: a text as `check_texts` has it; a label that is missing,
+    empty or a fraction.
     """
-    for index, text in enumerate(table.texts):
-        _check_text(text, max_chars, table, index)
+    texts = check_texts(table, max_chars)
     labels = [_label(value, table, index) for index, value in enumerate(table.labels)]
     _refuse_fractions(labels, table)
     rows = range(first_row, first_row + len(labels))
-    return Examples(list(rows), list(table.texts), labels)
+    return Examples(list(rows), texts, labels)
+
+
+def check_texts(table: Table, max_chars: int) -> list[str]:
+    """Check the texts row by row and return them.
+
+    Raises InputError that names the first offending row: a text that is no string, empty, without a visible
+    character, longer than `max_chars`, or not encodable.
+    """
+    for index, text in enumerate(table.texts):
+        _check_text(text, max_chars, table, index)
+    return list(table.texts)
 
 
 def check_classes(examples: Examples, shown: str) -> None:

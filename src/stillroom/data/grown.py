@@ -1,33 +1,45 @@
-"""Grown texts on disk: what the stage grow writes, and capture and the students read."""
+"""Texts without a label on disk: the user's own, and those that the stage grow hands to capture and the students."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stillroom.errors import InputError
-from stillroom.files import atomic_folder
+from stillroom.files import atomic_folder, write_json
 
 TEXTS = "texts.parquet"
+CURVE = "curve.json"
 
 
-def write_grown(texts: Sequence[str], folder: Path) -> None:
-    """Write an artifacts/grown folder, whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def write_grown(texts: Sequence[str], folder: Path, curve: Sequence[Mapping[str, float]] = ()) -> None:
+    """Write an artifacts/grown folder, whole or not at all. curve: what each step of growth gave, where steps were."""
     with atomic_folder(folder) as temporary:
-        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), temporary / TEXTS, compression="zstd")
+        write_texts(texts, temporary / TEXTS)
+        if curve:
+            write_json(temporary / CURVE, list(curve))
 
 
 def read_grown(folder: Path) -> list[str]:
     """Read what `write_grown` wrote; raises InputError if it is missing or damaged."""
+    return read_texts(folder / TEXTS, "grow")
+
+
+def write_texts(texts: Sequence[str], path: Path) -> None:
+    """Write one column, text (string)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = folder / TEXTS
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), path, compression="zstd")
+
+
+def read_texts(path: Path, stage: str) -> list[str]:
+    """Read what `write_texts` wrote; raises InputError, with the stage to run again, if it is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         texts: list[str] = pq.read_table(path, columns=["text"])["text"].to_pylist()
         return texts
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(
-            f"{path}: not readable as texts ({' '.join(str(error).split())}); run the stage grow again"
+            f"{path}: not readable as texts ({' '.join(str(error).split())}); run the stage {stage} again"
         ) from error

@@ -6,21 +6,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stillroom.data.checks import check_classes, check_known_labels, check_rows
+from stillroom.data.checks import check_classes, check_known_labels, check_rows, check_texts
 from stillroom.data.examples import Examples
 from stillroom.data.labels import near_equal
-from stillroom.data.manifest import SPLITS
-from stillroom.data.reading import read_table
+from stillroom.data.manifest import SPLITS, UNLABELLED
+from stillroom.data.reading import Table, read_table
 from stillroom.params import DataParams
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """Checked rows by split, a description of each file, and what a person should look at."""
+    """Checked rows by split, a description of each file, what a person should look at, and texts without labels."""
 
     examples: dict[str, Examples]
     files: dict[str, dict[str, Any]]
     findings: list[str]
+    unlabelled: list[str] | None = None
 
 
 def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested:
@@ -41,23 +42,30 @@ def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested
         examples[split] = check_rows(table, data.max_chars, first_row)
         first_row += len(examples[split])
         findings += [f"{split}: {finding}" for finding in table.findings]
-        described[split] = _describe(examples[split], path, table.encoding)
+        labels = examples[split].label_counts()
+        described[split] = _describe(table, path) | {"labels": labels}
     check_classes(examples["train"], files["train"][0])
     known = examples["train"].label_counts()
     for split in examples:
         check_known_labels(examples[split], list(known), files[split][0])
     findings += _about_labels(known, examples)
-    return Ingested(examples, described, findings)
+    if UNLABELLED not in files:
+        return Ingested(examples, described, findings)
+    shown, path = files[UNLABELLED]
+    table = read_table(path, data.text, None, shown)
+    texts = check_texts(table, data.max_chars)
+    described[UNLABELLED] = _describe(table, path) | {"findings": list(table.findings)}
+    return Ingested(examples, described, findings, texts)
 
 
-def _describe(examples: Examples, path: Path, encoding: str) -> dict[str, Any]:
-    lengths = [len(text) for text in examples.text]
+def _describe(table: Table, path: Path) -> dict[str, Any]:
+    """What a checked file holds."""
+    lengths = [len(text) for text in table.texts]
     return {
         "format": path.suffix.lower().removeprefix("."),
-        "encoding": encoding,
-        "rows": len(examples),
+        "encoding": table.encoding,
+        "rows": len(lengths),
         "characters": {"min": min(lengths), "median": median(lengths), "max": max(lengths)},
-        "labels": examples.label_counts(),
     }
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillroom.errors import InputError
 from stillroom.files import read_json
@@ -11,6 +11,11 @@ from stillroom.files import read_json
 SOURCE_RECORD = "source.json"
 INGEST_REPORT = "report.json"
 SPLITS = ("train", "validation", "test")
+UNLABELLED = "unlabelled"
+
+
+def _absent(value: object) -> bool:
+    return value is None
 
 
 class FileSource(BaseModel):
@@ -31,12 +36,17 @@ class DataSource(BaseModel):
     train: FileSource
     test: FileSource | None = None
     validation: FileSource | None = None
+    unlabelled: FileSource | None = Field(default=None, exclude_if=_absent)
     licence: str | None = None
 
     def files(self) -> dict[str, FileSource]:
-        """The files that are given, by split, in the order train, validation, test."""
-        given = {"train": self.train, "validation": self.validation, "test": self.test}
+        """The files that are given, by split, in the order train, validation, test, unlabelled."""
+        given = {"train": self.train, "validation": self.validation, "test": self.test, UNLABELLED: self.unlabelled}
         return {split: source for split, source in given.items() if source is not None}
+
+    def labelled(self) -> "DataSource":
+        """Without the unlabelled rows, of which a split, and a teacher that is trained on it, must not depend."""
+        return self.model_copy(update={UNLABELLED: None})
 
 
 class IngestReport(BaseModel):
@@ -48,6 +58,7 @@ class IngestReport(BaseModel):
     source: DataSource
     files: dict[str, dict[str, Any]]
     findings: tuple[str, ...]
+    """On the labelled rows; those on the unlabelled ones stand with their file."""
 
 
 class SnapshotManifest(BaseModel):

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ _DELIMITED = {".csv": read_csv, ".tsv": read_tsv, ".tab": read_tab}
 
 @dataclass(frozen=True)
 class Table:
-    """Raw values of both columns, not yet checked, and where each row stands in its file.
+    """Raw values of both columns, not yet checked, and where each row stands in its file; no labels if none were asked.
 
     `unit` is what `places` count from 1: lines of a text file, where a row may span several, or rows.
     """
@@ -35,8 +35,8 @@ class Table:
         return f"{self.shown}: {self.unit} {self.places[index]}"
 
 
-def read_table(path: Path, text: str, label: str, shown: str) -> Table:
-    """Read the two named columns of a file whose ending tells its format.
+def read_table(path: Path, text: str, label: str | None, shown: str) -> Table:
+    """Read the two named columns of a file whose ending tells its format, or the texts alone.
 
     `shown` names the file in messages. Raises InputError for what cannot be read: no such column (the
     nearest is named), encodings, quotes, rows of another width, JSON or Parquet that is not whole, no rows.
@@ -46,10 +46,9 @@ def read_table(path: Path, text: str, label: str, shown: str) -> Table:
         raise InputError(f"{shown}: no known format; give a file that ends in {', '.join(FORMATS)}")
     if text == label:
         raise InputError(f"params.yaml: data.text and data.label are both {text!r}; name two columns")
+    names = {"data.text": text} | ({} if label is None else {"data.label": label})
     try:
-        table = (
-            _read_parquet(path, text, label, shown) if suffix == ".parquet" else _read_text(path, text, label, shown)
-        )
+        table = _read_parquet(path, names, shown) if suffix == ".parquet" else _read_text(path, names, shown)
     except OSError as error:
         raise InputError(f"{shown}: not readable ({error.strerror or error})") from error
     if not table.texts:
@@ -57,33 +56,38 @@ def read_table(path: Path, text: str, label: str, shown: str) -> Table:
     return table
 
 
-def _read_text(path: Path, text: str, label: str, shown: str) -> Table:
+def _read_text(path: Path, names: Mapping[str, str], shown: str) -> Table:
     decoded = decode(path.read_bytes(), shown)
     findings = []
     if decoded.doubtful is not None:
         findings.append(f"read as {decoded.encoding}, not UTF-8; look whether {decoded.doubtful[:60]!r} is right")
     if path.suffix.lower() == ".jsonl":
-        texts, labels, places = _json_lines(decoded.text, text, label, shown)
+        columns, places = _json_lines(decoded.text, names, shown)
     else:
         records = _DELIMITED[path.suffix.lower()](decoded.text, shown)
         findings += records.findings
-        texts, labels, places = _two_columns(records, text, label, shown)
-    return Table(shown, texts, labels, places, "line", decoded.encoding, tuple(findings))
+        columns, places = _columns(records, names, shown), records.lines
+    return _table(shown, columns, places, "line", decoded.encoding, findings)
 
 
-def _two_columns(records: Records, text: str, label: str, shown: str) -> tuple[list[str], list[str], list[int]]:
-    names = records.header
-    _require(names, text, label, shown)
-    for name in (text, label):
-        if names.count(name) > 1:
-            raise InputError(f"{shown}: has {names.count(name)} columns named {name!r}; rename one")
-    text_at, label_at = names.index(text), names.index(label)
-    return [row[text_at] for row in records.rows], [row[label_at] for row in records.rows], records.lines
+def _table(
+    shown: str, columns: Sequence[list[Any]], places: Sequence[int], unit: str, encoding: str, findings: Sequence[str]
+) -> Table:
+    texts, labels = columns if len(columns) == 2 else (*columns, [])
+    return Table(shown, texts, labels, places, unit, encoding, tuple(findings))
 
 
-def _json_lines(content: str, text: str, label: str, shown: str) -> tuple[list[Any], list[Any], list[int]]:
-    texts: list[Any] = []
-    labels: list[Any] = []
+def _columns(records: Records, names: Mapping[str, str], shown: str) -> list[list[Any]]:
+    header = records.header
+    _require(header, names, shown)
+    for name in names.values():
+        if header.count(name) > 1:
+            raise InputError(f"{shown}: has {header.count(name)} columns named {name!r}; rename one")
+    return [[row[at] for row in records.rows] for at in map(header.index, names.values())]
+
+
+def _json_lines(content: str, names: Mapping[str, str], shown: str) -> tuple[list[list[Any]], list[int]]:
+    columns: list[list[Any]] = [[] for _ in names]
     places: list[int] = []
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
@@ -94,14 +98,14 @@ def _json_lines(content: str, text: str, label: str, shown: str) -> tuple[list[A
             raise InputError(f"{shown}: line {number}: not JSON ({error}); JSONL has one object a line") from error
         if not isinstance(record, dict):
             raise InputError(f"{shown}: line {number}: no JSON object; JSONL has one object a line")
-        _require(list(record), text, label, f"{shown}: line {number}")
-        texts.append(record[text])
-        labels.append(record[label])
+        _require(list(record), names, f"{shown}: line {number}")
+        for column, name in zip(columns, names.values(), strict=True):
+            column.append(record[name])
         places.append(number)
-    return texts, labels, places
+    return columns, places
 
 
-def _read_parquet(path: Path, text: str, label: str, shown: str) -> Table:
+def _read_parquet(path: Path, names: Mapping[str, str], shown: str) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -109,17 +113,16 @@ def _read_parquet(path: Path, text: str, label: str, shown: str) -> Table:
         raise InputError(f"{shown}: is empty")
     try:
         with pq.ParquetFile(path) as file:
-            names = list(file.schema_arrow.names)
-            _require(names, text, label, shown)
-            columns = file.read(columns=[text, label])
-        texts, labels = columns[text].to_pylist(), columns[label].to_pylist()
+            _require(list(file.schema_arrow.names), names, shown)
+            table = file.read(columns=list(names.values()))
+        columns = [table[name].to_pylist() for name in names.values()]
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{shown}: not readable as Parquet ({' '.join(str(error).split())})") from error
-    return Table(shown, texts, labels, range(1, len(texts) + 1), "row", "utf-8")
+    return _table(shown, columns, range(1, len(columns[0]) + 1), "row", "utf-8", ())
 
 
-def _require(names: Sequence[str], text: str, label: str, shown: str) -> None:
-    for param, name in (("data.text", text), ("data.label", label)):
+def _require(names: Sequence[str], wanted: Mapping[str, str], shown: str) -> None:
+    for param, name in wanted.items():
         if name in names:
             continue
         near = difflib.get_close_matches(name.lower(), [other.strip().lower() for other in names], n=1, cutoff=0.5)

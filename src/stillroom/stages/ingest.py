@@ -1,11 +1,16 @@
 """Stage ingest: sources/data → artifacts/ingested, every row checked."""
 
+import logging
+
 from stillroom import layout
 from stillroom.data.examples import write_examples
+from stillroom.data.grown import write_texts
 from stillroom.data.intake import take_in
-from stillroom.data.manifest import INGEST_REPORT, IngestReport, read_source
+from stillroom.data.manifest import INGEST_REPORT, UNLABELLED, IngestReport, read_source
 from stillroom.files import atomic_folder, write_json
 from stillroom.params import Params
+
+log = logging.getLogger("stillroom")
 
 
 def run(params: Params) -> dict[str, float]:
@@ -16,9 +21,13 @@ def run(params: Params) -> dict[str, float]:
     with atomic_folder(layout.INGESTED) as folder:
         for split, examples in ingested.examples.items():
             write_examples(examples, folder / f"{split}.parquet")
+        if ingested.unlabelled is not None:
+            write_texts(ingested.unlabelled, folder / f"{UNLABELLED}.parquet")
         report = IngestReport(source=source, files=ingested.files, findings=tuple(ingested.findings))
         write_json(folder / INGEST_REPORT, report.model_dump(mode="json"))
-    metrics = {f"{split}_rows": float(len(examples)) for split, examples in ingested.examples.items()}
+    for finding in ingested.files.get(UNLABELLED, {}).get("findings", ()):
+        log.info("%s: %s", UNLABELLED, finding)
+    metrics = {f"{split}_rows": float(told["rows"]) for split, told in ingested.files.items()}
     return metrics | {
         "labels": float(len(ingested.examples["train"].label_counts())),
         "findings": float(len(ingested.findings)),

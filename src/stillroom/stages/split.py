@@ -15,9 +15,10 @@ log = logging.getLogger("stillroom")
 def run(params: Params) -> dict[str, float]:
     """Drop leaks and duplicates and cut what is not given; returns row counts, kept and dropped."""
     report = read_report(layout.INGESTED)
-    given = {split: read_examples(layout.INGESTED / f"{split}.parquet") for split in report.source.files()}
+    source = report.source.labelled()
+    given = {split: read_examples(layout.INGESTED / f"{split}.parquet") for split in source.files()}
     splits = split_examples(given, params.data, params.seed)
-    manifest = write_splits(splits, report.source, list(report.findings), layout.SPLIT)
+    manifest = write_splits(splits, source, list(report.findings), layout.SPLIT)
     for finding in manifest.findings:
         log.info("%s", finding)
     return {

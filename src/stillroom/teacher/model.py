@@ -57,7 +57,15 @@ class EncoderClassifier(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self.judge(self.states(ids, mask), mask)
+
+    def states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The last hidden states, [rows, tokens, width]."""
+        hidden: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden
+
+    def judge(self, hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and pooled state of last hidden states."""
         pooled = pool(hidden, mask, self.pooling).to(self.head.weight.dtype)
         return self.head(self.dropout(pooled)), pooled
 
@@ -145,6 +153,18 @@ def load_ready(folder: Path, labels: Sequence[str]) -> ReadyClassifier:
     found = [checkpoint.config.id2label[index] for index in range(len(checkpoint.config.id2label))]
     check_labels(found, labels, str(folder))
     return ReadyClassifier(checkpoint, [found.index(label) for label in labels])
+
+
+def load_masked(folder: Path, shown: str) -> Any:
+    """Load a checkpoint with its masked-language head. Raises InputError if it has none."""
+    from transformers import AutoModelForMaskedLM
+
+    try:
+        return _load(AutoModelForMaskedLM, folder, 0.0, None, needs_pooler=False).eval()
+    except InputError as error:
+        raise InputError(
+            f"{shown}: the teacher has no masked-language head; use drop, mask or mix in growth.methods ({error})"
+        ) from error
 
 
 def _load(factory: Any, folder: Path, dropout: float, attention: str | None, needs_pooler: bool) -> Any:

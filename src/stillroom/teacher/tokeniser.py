@@ -7,6 +7,8 @@ from stillroom.batching import load_tokeniser
 from stillroom.errors import InputError
 from stillroom.files import read_json
 
+_MASKS = ("[MASK]", "<mask>")
+
 
 def read_tokeniser(checkpoint: Path, max_length: int) -> Any:
     """Load a checkpoint's fast tokeniser, truncating to max_length and never padding.
@@ -29,6 +31,20 @@ def read_tokeniser(checkpoint: Path, max_length: int) -> Any:
     backend.no_padding()
     backend.enable_truncation(max_length)
     return backend
+
+
+def mask_token(checkpoint: Path, shown: str) -> str:
+    """The token that stands for a hidden word, as the checkpoint's tokeniser reads it in a text.
+
+    Raises InputError if the tokeniser has none, or none that the checkpoint has an embedding for.
+    """
+    added = read_tokeniser(checkpoint, 8).get_added_tokens_decoder()
+    known = int(read_json(checkpoint / "config.json").get("vocab_size", 0))
+    special = {token.content for number, token in added.items() if token.special and number < known}
+    for name in _MASKS:
+        if name in special:
+            return name
+    raise InputError(f"{shown}: the teacher's tokeniser has no mask token; leave mask out of growth.methods")
 
 
 def pad_id(checkpoint: Path) -> int:

@@ -11,7 +11,7 @@ from stillroom.data.sources import snapshot
 from stillroom.data.sources.disk import RESERVE_BYTES
 from stillroom.errors import InputError
 from stillroom.files import file_digests, sha256_file, tree_digest
-from stillroom.params import Params
+from stillroom.params import GrowthParams, Method, Params
 
 MakeParams = Callable[..., Params]
 
@@ -54,6 +54,40 @@ def test_everything_that_a_run_reads_is_laid_out(
         "sources/data/train.csv",
         "sources/teacher.json",
     ]
+
+
+def test_unlabelled_rows_are_laid_out_pinned_and_checked(
+    make_params: MakeParams, tmp_path: Path, state: Path, workspace: Path
+) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"text": "something new about a card"}\n')
+    assert snapshot(make_params(unlabelled=str(own)), workspace).changed
+    record = json.loads((workspace / "sources/data/source.json").read_text())["unlabelled"]
+    assert record == {"uri": str(own), "sha256": sha256_file(own), "file": "unlabelled.jsonl"}
+    assert (workspace / "sources/data/unlabelled.jsonl").read_bytes() == own.read_bytes()
+    with pytest.raises(InputError, match=r"data\.unlabelled: .* but params\.yaml demands 0000"):
+        snapshot(make_params(unlabelled=str(own), unlabelled_sha256="0" * 64), workspace)
+    before = listing(workspace)
+    own.write_text('{"words": "something new about a card"}\n')
+    with pytest.raises(InputError, match=r"own\.jsonl: line 1: has no column 'text' \(data\.text\)"):
+        snapshot(make_params(unlabelled=str(own)), workspace)
+    assert listing(workspace) == before
+    assert snapshot(make_params(), workspace).changed
+    assert not (workspace / "sources/data/unlabelled.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [("mask", "has no mask token; leave mask out"), ("replace", "has no masked-language head; use")]
+)
+def test_a_teacher_without_what_growth_needs_of_it_is_refused(
+    method: Method, told: str, make_params: MakeParams, state: Path, workspace: Path
+) -> None:
+    growth = GrowthParams(factor=1, methods=(method,))
+    with pytest.raises(InputError, match=rf"^teacher\.source: .* {told}"):
+        snapshot(make_params().model_copy(update={"growth": growth}), workspace)
+    assert list(workspace.iterdir()) == []
+    idle = growth.model_copy(update={"factor": 0})
+    assert snapshot(make_params().model_copy(update={"growth": idle}), workspace).changed
 
 
 def test_nothing_is_touched_when_nothing_changed(make_params: MakeParams, state: Path, workspace: Path) -> None:

@@ -58,6 +58,7 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     changed = stale_data or stale_pin
     if stale_pin:
         check_teacher(teacher.path, f"teacher.source: {shown(params.teacher.source)}")
+    _check_growth(params, teacher.path)
     if changed:
         _check_rows(files, params, teacher.path)
         data_bytes = sum(size_on_disk(fetched.path) for fetched in files.values())
@@ -75,6 +76,7 @@ def _addresses(data: DataParams) -> dict[str, tuple[str, Address, str | None]]:
         "train": ("data.source", data.source, data.sha256),
         "validation": ("data.validation", data.validation, data.validation_sha256),
         "test": ("data.test", data.test, data.test_sha256),
+        "unlabelled": ("data.unlabelled", data.unlabelled, data.unlabelled_sha256),
     }
     return {
         split: (what, _data_address(uri, what), sha256)
@@ -116,6 +118,7 @@ def _source(files: dict[str, Fetched], licence: str | None) -> DataSource:
         train=records["train"],
         validation=records.get("validation"),
         test=records.get("test"),
+        unlabelled=records.get("unlabelled"),
         licence=licence,
     )
 
@@ -148,6 +151,19 @@ def _check_rows(files: dict[str, Fetched], params: Params, teacher: Path) -> Non
     if not params.teacher.fine_tune:
         wanted = rows.examples["train"].label_counts()
         check_labels(labels_of(teacher), wanted, f"teacher.source: {shown(params.teacher.source)}")
+
+
+def _check_growth(params: Params, teacher: Path) -> None:
+    """Refuse a teacher that lacks what a method of growth needs of it."""
+    where = f"teacher.source: {shown(params.teacher.source)}"
+    if params.growth.uses("mask"):
+        from stillroom.teacher.tokeniser import mask_token
+
+        mask_token(teacher, where)
+    if params.growth.uses("replace"):
+        from stillroom.teacher.model import load_masked
+
+        load_masked(teacher, where)
 
 
 def _lay(files: dict[str, Fetched], source: DataSource, folder: Path) -> None:
