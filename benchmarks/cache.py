@@ -294,7 +294,7 @@ def reading(arguments: Any) -> dict[str, Any]:
 def epochs(arguments: Any) -> dict[str, Any]:
     """An epoch of each student from the cache, and with a teacher that answers every batch anew."""
     from stillroom import layout
-    from stillroom.params import SlicedParams, StaticParams
+    from stillroom.student_params import SlicedParams, StaticParams
     from stillroom.teacher.model import layers_of
 
     teacher = _teacher(arguments)
@@ -333,7 +333,7 @@ def _epoch_of(arguments: Any, teacher: Any, settings: Any, cache: Path) -> Calla
 
     from stillroom import layout
     from stillroom.data.splits import Rows, read_split
-    from stillroom.students.distil import FAMILIES, signals_of
+    from stillroom.students.distil import FAMILIES
     from stillroom.students.material import gather
     from stillroom.training import count_steps
 
@@ -341,7 +341,7 @@ def _epoch_of(arguments: Any, teacher: Any, settings: Any, cache: Path) -> Calla
     if arguments.epoch_rows:
         train = Rows(*(values[: arguments.epoch_rows] for values in (train.row, train.text, train.label)))
     family = FAMILIES[settings.family]
-    signals = signals_of(settings)
+    signals = settings.signals
     special = family.SPECIAL_TOKENS
     material = gather(teacher.folder, cache, train, (), train, settings, special, signals)
     tokens = teacher.tokens(train.text)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
-from stillroom import params
-from stillroom.params import Params, Section
+from stillroom.params import Params
+from stillroom.section import Section
+from stillroom.student_params import Student
 
 
 def assignments(overrides: BaseModel) -> list[str]:
@@ -45,7 +46,7 @@ def _partial(model: type[BaseModel]) -> type[BaseModel]:
 
 def _partial_student() -> type[BaseModel]:
     """One model for a student of any family; which keys fit which is checked once the params are whole."""
-    families = get_args(get_args(params.Student)[0])
+    families = get_args(get_args(Student)[0])
     fields = {name: _optional(field) for family in families for name, field in family.model_fields.items()}
     names = reduce(or_, (family.model_fields["family"].annotation for family in families))
     fields["family"] = _optional(families[0].model_fields["family"], names)

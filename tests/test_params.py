@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from stillroom.errors import ParamsError
-from stillroom.params import Params, SlicedParams, StaticParams, json_schema, validate
+from stillroom.params import Params, json_schema, validate
 from stillroom.params_file import load_params, merged, read_yaml, write_yaml
+from stillroom.student_params import SlicedParams, StaticParams
 from tests.toys import toy_params
 
 ROOT = Path(__file__).parent.parent
@@ -146,6 +147,11 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(raw: dict[str, Any
         (minimal(capture={"signals": ["logits", "logits"]}), ["capture.signals", "once"]),
         (minimal(quantise={"rungs": ["dynamic_int8"]}), ["quantise.rungs", "end with fp32"]),
         (minimal(quantise={"rungs": []}), ["quantise.rungs", "end with fp32"]),
+        (minimal(quantise={"rungs": ["mixed_int8", "fp32"]}), ["quantise.rungs", "another int8 rung before"]),
+        (minimal(quantise={"calibration_rows": 31}), ["quantise.calibration_rows is 31", "32"]),
+        (minimal(growth={"methods": []}), ["growth.methods", "one at least"]),
+        (minimal(growth={"methods": ["mix", "mix"]}), ["growth.methods", "each method once"]),
+        (minimal(growth={"methods": ["join"]}), ["growth.methods.0 is 'join'", "'drop', 'mask', 'mix' or 'replace'"]),
         (minimal(registry={"model": "../x"}), ["registry.model is '../x'"]),
     ],
 )
@@ -242,6 +248,8 @@ PINNED: dict[str, Any] = {
         "validation_sha256": "1" * 64,
         "test": "t.csv",
         "test_sha256": "2" * 64,
+        "unlabelled": "u.csv",
+        "unlabelled_sha256": "4" * 64,
         "licence": "CC-BY-4.0",
     },
     "teacher": {"source": "encoder", "sha256": "3" * 64, "name": "big", "licence": "MIT", "epochs": 2},
@@ -255,6 +263,7 @@ PINNED: dict[str, Any] = {
         ("data.validation=b.csv", {"data.validation_sha256"}),
         ("data.test=b.csv", {"data.test_sha256"}),
         ("data.test=null", {"data.test_sha256"}),
+        ("data.unlabelled=b.csv", {"data.unlabelled_sha256"}),
         ("teacher.source=other", {"teacher.sha256", "teacher.name", "teacher.licence"}),
         ("data.source=a.csv", set()),
         ("teacher.epochs=3", set()),

@@ -31,14 +31,17 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Toy(Learner):
     """Learns a linear map with dropout; `told` scripts the validation accuracy of each epoch."""
 
+    averaging = 0.0
+
     def __init__(self, total_steps: int = 20, told: list[float] | None = None, rate: float = 0.01) -> None:
-        super().__init__(total_steps, 0.2, 0.0)
+        super().__init__(total_steps, 0.2, 0.0, self.averaging)
         self.map = nn.Linear(4, CLASSES)
         self.told = told
         self.rate = rate
         self.steps = 0
         self.breaks_at: int | None = None
         self.weights_of_epochs: list[torch.Tensor] = []
+        self.weights_of_steps: list[torch.Tensor] = []
 
     def loss(self, batch: Any) -> torch.Tensor:
         if self.steps == self.breaks_at:
@@ -61,9 +64,18 @@ class Toy(Learner):
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.map.parameters()), "lr": self.rate}]
 
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.weights_of_steps.append(self.map.weight.detach().clone())
+
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         self.weights_of_epochs.append(self.map.weight.detach().clone())
+
+
+class Averaged(Toy):
+    """Keeps a moving average of its weights."""
+
+    averaging = 0.8
 
 
 def toy_batches(seed: int | None, rows_per_batch: int = 5) -> Batches:
@@ -188,16 +200,17 @@ def test_the_rate_rises_to_one_and_falls_to_nothing(total: int, share: float) ->
     assert rates[-1] == 0 or total < learner.warmup_steps
 
 
+@pytest.mark.parametrize("kind", [Toy, Averaged])
 @pytest.mark.parametrize("breaks_at", [1, 4, 5, 6, 12, 19])
 def test_a_run_that_breaks_and_goes_on_equals_one_that_does_not(
-    monkeypatch: pytest.MonkeyPatch, breaks_at: int
+    monkeypatch: pytest.MonkeyPatch, breaks_at: int, kind: type[Toy]
 ) -> None:
-    whole = train(key="whole")
+    whole = train(key="whole", kind=kind)
     monkeypatch.setenv(training.CHECKPOINT_VARIABLE, "0")
     monkeypatch.setattr(training, "_SHARE_OF_TIME", 0)
     with pytest.raises(RuntimeError, match="the power is gone"):
-        train(key="broken", breaks_at=breaks_at)
-    resumed = train(key="broken")
+        train(key="broken", breaks_at=breaks_at, kind=kind)
+    resumed = train(key="broken", kind=kind)
     assert 0 < resumed.steps <= whole.steps - (breaks_at - 1), "it goes on, rather than beginning anew"
     assert torch.equal(resumed.map.weight, whole.map.weight)
     assert torch.equal(resumed.map.bias, whole.map.bias)
@@ -290,6 +303,41 @@ def test_the_weights_of_the_best_epoch_are_left(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(learner.map.weight, best), "of two equal epochs the later"
     assert not torch.equal(learner.weights_of_epochs[1], best)
     assert not learner.training
+
+
+def averages(weights: list[torch.Tensor], decay: float) -> list[torch.Tensor]:
+    """The moving average after each step: a plain mean until that weighs a step less than 1 − decay."""
+    found = [weights[0]]
+    for number, weight in enumerate(weights[1:], 2):
+        share = max(1 - decay, 1 / number)
+        found.append((1 - share) * found[-1] + share * weight)
+    return found
+
+
+def test_the_average_is_judged_and_kept_while_training_goes_on_with_the_weights_themselves() -> None:
+    told = [0.25, 0.5, 1.0, 1.0]
+    plain, learner = train(told, key="plain"), train(told, kind=Averaged)
+    for weight, expected in zip(learner.weights_of_steps, plain.weights_of_steps, strict=True):
+        assert torch.equal(weight, expected), "averaging leaves the steps as they are"
+    expected = averages(learner.weights_of_steps, 0.8)
+    assert not torch.allclose(expected[-1], learner.weights_of_steps[-1], atol=1e-4)
+    for epoch, judged in enumerate(learner.weights_of_epochs):
+        torch.testing.assert_close(judged, expected[5 * epoch + 4])
+    torch.testing.assert_close(learner.map.weight, expected[-1])
+    torch.testing.assert_close(expected[3], torch.stack(learner.weights_of_steps[:4]).mean(dim=0))
+
+
+def test_without_averaging_the_last_weights_are_judged_and_kept() -> None:
+    learner = train([0.25, 0.5, 1.0, 1.0])
+    assert torch.equal(learner.map.weight, learner.weights_of_steps[-1])
+    for epoch, judged in enumerate(learner.weights_of_epochs):
+        assert torch.equal(judged, learner.weights_of_steps[5 * epoch + 4])
+    assert learner._average == []
+
+
+def test_an_average_of_the_best_epoch_is_what_is_left() -> None:
+    learner = train([0.25, 1.0, 0.25, 0.25], kind=Averaged)
+    torch.testing.assert_close(learner.map.weight, averages(learner.weights_of_steps, 0.8)[9])
 
 
 def test_of_epochs_within_one_standard_error_of_the_best_the_last_is_kept(tmp_path: Path) -> None:

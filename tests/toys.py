@@ -1,7 +1,7 @@
 """Toys that train in a second: texts of three topics, a tokeniser, an encoder, a workspace around them."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,20 @@ def write_tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
     return write_checkpoint(folder, BertModel(tiny_config(tokeniser.get_vocab_size())), tokeniser)
 
 
+def write_masked_checkpoint(folder: Path, scores: Mapping[str, float]) -> Path:
+    """The same kind of BERT with a random masked-language head that gives some words a higher score."""
+    import torch
+    from transformers import BertForMaskedLM
+
+    torch.manual_seed(0)
+    tokeniser = toy_tokeniser(toy_rows(200, seed=99).text)
+    model = BertForMaskedLM(tiny_config(tokeniser.get_vocab_size()))
+    with torch.no_grad():
+        for word, score in scores.items():
+            model.cls.predictions.bias[tokeniser.get_vocab()[word]] = score
+    return write_checkpoint(folder, model, tokeniser)
+
+
 def toy_params() -> dict[str, Any]:
     """A whole run in seconds on one thread."""
     return {
@@ -140,6 +154,7 @@ def toy_params() -> dict[str, Any]:
             },
         },
         "capture": {"batch_tokens": 1024, "shard_entries": 50, "spot_check": 16},
+        "quantise": {"calibration_rows": 64},
         "gate": {"resamples": 200},
         "compute": {"threads": 1, "precision": "fp32", "device": "cpu"},
     }

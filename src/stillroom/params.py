@@ -3,26 +3,20 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from stillroom.errors import ParamsError
+from stillroom.section import Fraction, Section, Share
+from stillroom.student_params import SlicedParams, Student
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 STUDENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
 SIGNAL = re.compile(r"(?P<name>logits)|(?P<vectors>embedding|hidden\.[1-9][0-9]{0,2})(?::(?P<codec>int8))?")
 """How a signal of the teacher is asked for."""
 _DROPPED_BY_DVC = ("size", "nfiles")
 """Keys that DVC leaves out of its run-cache key at any depth, and so serves stale results (treeverse/dvc#10296)."""
-
-
-class Section(BaseModel):
-    """A part of params.yaml: immutable, and strict about names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DataParams(Section):
@@ -38,6 +32,9 @@ class DataParams(Section):
     test: str | None = None
     """Test rows; cut from the training rows where none are given."""
     test_sha256: Sha256 | None = None
+    unlabelled: str | None = None
+    """Texts without labels, which the teacher alone labels; a column of labels there is ignored."""
+    unlabelled_sha256: Sha256 | None = None
     text: str = "text"
     """Name of the column with the text."""
     label: str = "label"
@@ -89,13 +86,30 @@ class TeacherParams(Section):
         return self
 
 
+Method = Literal["drop", "mask", "mix", "replace"]
+
+
 class GrowthParams(Section):
     """Texts made from the training rows, which the teacher alone labels: a larger transfer set."""
 
-    factor: Annotated[int, Field(ge=0, le=100)] = 0
-    """Grown texts for each training row; 0 turns growth off."""
+    factor: Annotated[int, Field(ge=0, le=100)] | Literal["auto"] = 0
+    """Grown texts for each training row; 0 turns growth off, auto doubles them until a quick student gains no more."""
+    methods: tuple[Method, ...] = ("drop",)
+    """How, in turn: drop leaves words out, mask puts the teacher's mask token in their place, replace a word that the
+    checkpoint's masked-language head proposes, mix keeps one run of 1 to 5 words."""
     word_drop: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
-    """Share of the words that a grown text loses."""
+    """Share of the words that drop leaves out, mask covers and replace changes."""
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, value: tuple[Method, ...]) -> tuple[Method, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("name each method once, one at least")
+        return value
+
+    def uses(self, method: Method) -> bool:
+        """Whether texts are made in this way."""
+        return self.factor != 0 and method in self.methods
 
 
 class CaptureParams(Section):
@@ -138,67 +152,37 @@ class CaptureParams(Section):
         return value
 
 
-class StudentParams(Section):
-    """What every family has."""
-
-    epochs: Annotated[int, Field(ge=1)]
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
-    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0
-    """Softens teacher and student in the KL term, as in Hinton et al. (arXiv 1503.02531)."""
-    hard_weight: Share = 0.5
-    """Weight of the labels' cross-entropy beside the teacher's soft targets (1 − it, times temperature²)."""
-    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
-    max_vocabulary: Annotated[int, Field(ge=64)] = 30_000
-    """Entries kept of the teacher's vocabulary: the most frequent pieces of the training rows."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    patience: Annotated[int, Field(ge=1)] = 5
-
-
-class StaticParams(StudentParams):
-    """Token embeddings from the teacher (PCA), learned token weights, mean pooling, a small head."""
-
-    family: Literal["static"]
-    epochs: Annotated[int, Field(ge=1)] = 30
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-3
-    dimensions: Annotated[int, Field(ge=2)] = 256
-    hidden: Annotated[int, Field(ge=2)] = 512
-    word_dropout: Fraction = 0.15
-    batch_rows: Annotated[int, Field(ge=1)] = 64
-    patience: Annotated[int, Field(ge=1)] = 30
-    """Long: training takes seconds, and is best when its learning rate has fallen (docs/adr/0007-static-start.md)."""
-
-
-class SlicedParams(StudentParams):
-    """The teacher's own lower layers with DistilBERT's losses (arXiv 1910.01108)."""
-
-    family: Literal["sliced"]
-    epochs: Annotated[int, Field(ge=1)] = 3
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
-    layers: Annotated[int, Field(ge=1)] = 2
-    cosine_weight: Share = 0.2
-    """Weight of 1 − cosine between the pooled hidden states of student and teacher."""
-    batch_tokens: Annotated[int, Field(ge=64)] = 2048
-    patience: Annotated[int, Field(ge=1)] = 1
-
-
-Student = Annotated[StaticParams | SlicedParams, Field(discriminator="family")]
-Rung = Literal["dynamic_int8", "dynamic_int8_per_channel", "fp32"]
+Rung = Literal[
+    "dynamic_int8",
+    "dynamic_int8_per_channel",
+    "static_minmax",
+    "static_entropy",
+    "static_percentile",
+    "mixed_int8",
+    "fp32",
+]
+"""dynamic: activations are scaled as they come; static: as training rows had them, by the least and greatest value, by
+entropy or by percentile; mixed: the first of the int8 rungs, with the nodes that it hurts most left in fp32."""
 
 
 class QuantiseParams(Section):
     """The ladder: the first rung whose drop on validation is allowed wins."""
 
-    rungs: tuple[Rung, ...] = ("dynamic_int8", "dynamic_int8_per_channel", "fp32")
-    allowed_drop: Share = 0.005
+    rungs: tuple[Rung, ...] = get_args(Rung)
+    allowed_drop: Share = 0.003
     """Validation accuracy that a rung may lose against the same student in fp32."""
     parity_tolerance: Annotated[float, Field(gt=0.0)] = 1e-3
     """Largest difference of a logit between PyTorch and the exported fp32 graph."""
+    calibration_rows: Annotated[int, Field(ge=32)] = 256
+    """Training rows that the static rungs take their ranges from."""
 
     @field_validator("rungs")
     @classmethod
     def _ends_safe(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or value[-1] != "fp32" or len(set(value)) != len(value):
             raise ValueError("name each rung once and end with fp32, which loses nothing")
+        if value[0] == "mixed_int8":
+            raise ValueError("name another int8 rung before mixed_int8, which starts from it")
         return value
 
 
@@ -252,6 +236,12 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     compute: ComputeParams = ComputeParams()
 
+    @field_validator("students", mode="before")
+    @classmethod
+    def _searched(cls, value: Any) -> Any:
+        """`students: auto` is short for one student of that name and family."""
+        return {"auto": {"family": "auto"}} if value == "auto" else value
+
     @model_validator(mode="after")
     def _student_names(self) -> Self:
         seen: dict[str, str] = {}
@@ -266,14 +256,25 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _signals_suffice(self) -> Self:
+    def _searches_ask_enough(self) -> Self:
+        wanted = self.gate.retention.get("accuracy", 0.0)
         for name, student in self.students.items():
-            wants = isinstance(student, SlicedParams) and student.cosine_weight > 0
-            if wants and not any(asked.startswith("embedding") for asked in self.capture.signals):
+            if student.family == "auto" and student.retention < wanted:
                 raise ValueError(
-                    f"students.{name}.cosine_weight needs the signal embedding; "
-                    "add it to capture.signals or set the weight to 0"
+                    f"students.{name}.retention is {student.retention:g}, and the gate asks for {wanted:g}; "
+                    "a search must ask for no less than gate.retention.accuracy"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _signals_suffice(self) -> Self:
+        captured = {asked.partition(":")[0] for asked in self.capture.signals}
+        for name, student in self.students.items():
+            for signal in student.signals:
+                if signal not in captured:
+                    raise ValueError(
+                        f"students.{name} learns from the signal {signal}; add it to capture.signals{_or(student)}"
+                    )
         return self
 
 
@@ -315,10 +316,14 @@ def _in_words(problem: Any) -> str:
     return f"{name} is {value!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
+def _or(student: Student) -> str:
+    return ", or set cosine_weight to 0" if isinstance(student, SlicedParams) else ""
+
+
 def _known_keys(location: Sequence[str]) -> list[str]:
     if len(location) == 1:
         return list(Params.model_fields)
     if location[0] == "students":
-        return sorted({*StaticParams.model_fields, *SlicedParams.model_fields})
+        return sorted({key for family in get_args(get_args(Student)[0]) for key in family.model_fields})
     section = Params.model_fields[location[0]].annotation
     return list(getattr(section, "model_fields", {}))

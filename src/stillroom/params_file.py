@@ -6,7 +6,8 @@ from typing import Any
 
 from stillroom.errors import ParamsError
 from stillroom.files import atomic_file
-from stillroom.params import Params, Section, validate
+from stillroom.params import Params, validate
+from stillroom.section import Section
 
 
 def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
@@ -39,6 +40,7 @@ _TOLD_OF: Mapping[str, tuple[str, ...]] = {
     "data.source": ("sha256", "licence"),
     "data.validation": ("validation_sha256",),
     "data.test": ("test_sha256",),
+    "data.unlabelled": ("unlabelled_sha256",),
     "teacher.source": ("sha256", "name", "licence"),
 }
 """Keys that tell of what stands at an address, and of no other."""

@@ -132,12 +132,16 @@ class BatchModule(pl.LightningDataModule):  # type: ignore[misc]
 class Learner(pl.LightningModule):  # type: ignore[misc]
     """What teacher and students share: optimiser with warm-up and decay, history, validation accuracy.
 
-    A subclass gives `loss(batch)` (a scalar), `predict_logits(batch)` ([rows, classes]), `labels_of(batch)` ([rows])
-    and `parameter_groups()`.
+    averaging: decay of a moving average of the weights, which stands in their place while validation runs and is what
+    is kept (Polyak and Juditsky 1992); 0 for none. A subclass gives `loss(batch)` (a scalar), `predict_logits(batch)`
+    ([rows, classes]), `labels_of(batch)` ([rows]) and `parameter_groups()`.
     """
 
-    def __init__(self, total_steps: int, warmup_fraction: float, weight_decay: float) -> None:
+    def __init__(self, total_steps: int, warmup_fraction: float, weight_decay: float, averaging: float = 0.0) -> None:
         super().__init__()
+        self._averaging = averaging
+        self._average: list[torch.Tensor] = []
+        self._averaged_steps = 0
         self.total_steps = total_steps
         self.warmup_steps = max(1, round(warmup_fraction * total_steps))
         self.weight_decay = weight_decay
@@ -191,6 +195,32 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self.history.append(entry)
         events.emit("epoch", **entry)
 
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        super().optimizer_step(*args, **options)
+        if not self._averaging:
+            return
+        weights = [parameter.detach() for parameter in self.parameters()]
+        if not self._average:
+            self._average = [weight.clone() for weight in weights]
+        # at first a plain mean of all steps, so that the start does not weigh in for long
+        self._averaged_steps += 1
+        decay = min(self._averaging, 1 - 1 / self._averaged_steps)
+        torch._foreach_lerp_(self._average, weights, 1 - decay)
+
+    def on_validation_start(self) -> None:
+        self._swap_average()
+
+    def on_validation_end(self) -> None:
+        self._swap_average()  # after the callbacks, which keep what was validated
+
+    def _swap_average(self) -> None:
+        # in place, since cuDNN keeps the weights of an LSTM in one block; before the first step there is no average
+        for parameter, average in zip(self.parameters(), self._average, strict=False):
+            weight = parameter.detach()
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)
+
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         # by hand, because Lightning refuses to clip for a fused optimiser, though no scaler is at work in bf16
         torch.nn.utils.clip_grad_norm_(self.parameters(), _MAX_GRADIENT_NORM)
@@ -212,6 +242,8 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
             "losses": self._losses,
             "seconds": time.monotonic() - self._epoch_began,
             "random": random,
+            "average": self._average,
+            "averaged_steps": self._averaged_steps,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -219,6 +251,8 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self._losses = checkpoint["learner"]["losses"]
         # in the middle of an epoch Lightning goes on without on_train_epoch_start
         self._epoch_began = time.monotonic() - checkpoint["learner"]["seconds"]
+        self._average = [average.to(self.device) for average in checkpoint["learner"]["average"]]
+        self._averaged_steps = checkpoint["learner"]["averaged_steps"]
         torch.set_rng_state(checkpoint["learner"]["random"]["cpu"].cpu())
         torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["learner"]["random"]["cuda"]])
 

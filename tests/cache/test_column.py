@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from stillroom.cache.column import Column
+from stillroom.cache.codecs import PerToken, asked_for, recorded
+from stillroom.cache.column import Column, TokenColumn
 from stillroom.cache.ensemble import Ensemble
-from stillroom.cache.identity import entry_keys
+from stillroom.cache.identity import entry_keys, folder_name
+from stillroom.cache.manifest import Kept, Manifest, Manifests
 from stillroom.cache.reader import Reader
+from stillroom.cache.shards import write_shard
+from stillroom.storage import Folder
 from tests.cache.answers import answers_of, texts, write_folder
 
 EXAMPLES = [texts(20)[place] for place in np.random.default_rng(2).integers(0, 20, 50)]
@@ -64,3 +68,31 @@ def test_a_column_of_several_teachers_is_their_mean(tmp_path: Path) -> None:
     column = Column(ensemble, "embedding", ensemble.locate(KEYS, "rows"))
     rows = torch.tensor([3, 49, 3])
     np.testing.assert_allclose(column[rows].numpy(), answers_of(KEYS[rows.numpy()])["embedding"], rtol=1e-6)
+
+
+def test_states_stand_at_their_rows_padded_and_not_at_rows_of_other_tokens(tmp_path: Path) -> None:
+    signals = asked_for(("hidden.1",))
+    fields = {"signals": recorded(signals)}
+    keys, lengths = entry_keys(texts(4)), np.array([3, 1, 4, 2])
+    states = np.random.default_rng(2).integers(-8, 8, (10, 5)).astype(np.float32)
+    every = np.split(states, np.cumsum(lengths)[:-1])
+    answers = {signal: signal.codec.encode(PerToken(states, lengths)) for signal in signals}
+    kept = {"hidden.1": Kept(codec=signals[0].codec.label, width=5)}
+    manifest = Manifest(
+        fingerprint=fields, signals=kept, shards=(write_shard(tmp_path, folder_name(fields), keys, answers),)
+    )
+    Manifests(Folder(tmp_path), Manifest(fingerprint={})).change(lambda _: manifest)
+    reader = Reader.open(tmp_path)
+    aligned = np.array([True, True, False, True])
+    column = TokenColumn(reader, "hidden.1", reader.locate(keys, "rows"), aligned)
+    assert len(column) == 4
+    for asked in ([0, 1, 2, 3], [3, 2, 3, 1], [1], [2, 0]):
+        found = column[torch.tensor(asked)].numpy()
+        known = [row for row in asked if aligned[row]]
+        assert found.shape == (len(asked), lengths[known].max(), 5)
+        for place, row in zip(found, asked, strict=True):
+            length = lengths[row] if aligned[row] else 0
+            np.testing.assert_array_equal(place[:length], every[row][:length])
+            assert np.isnan(place[length:]).all()
+    for asked in ([2, 2], []):
+        assert column[torch.tensor(asked, dtype=torch.int64)].shape == (len(asked), 0, 5)

@@ -12,13 +12,14 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from stillroom.params import Params, SlicedParams, StaticParams
+from stillroom.params import Params
 from stillroom.params_file import load_params
 from stillroom.pipeline import output, whole
 from stillroom.pipeline.checkout import clone, lay_over
 from stillroom.pipeline.command import call_dvc
 from stillroom.pipeline.graph import parse_graph
 from stillroom.stages.__main__ import MATRIX, STAGES
+from stillroom.student_params import SlicedParams, StaticParams
 from tests.pipeline.project import environment
 
 ROOT = Path(__file__).parents[2]

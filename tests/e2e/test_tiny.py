@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from stillroom import layout
+from stillroom.data.grown import read_grown
 from tests.e2e.conftest import TinyRun
+from tests.toys import toy_rows
 
 pytestmark = [pytest.mark.serial, pytest.mark.slow]
 
@@ -20,7 +23,7 @@ def test_the_summary_has_the_promised_shape(tiny_run: TinyRun) -> None:
         assert student["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE")
         assert student["reasons"]
         assert set(student["retention"]["accuracy"]) == {"point", "lower", "upper"}
-        assert student["speedup"].keys() == {"vs_torch_fp32", "vs_onnx_int8"}
+        assert student["speedup"].keys() == {"vs_torch_fp32", "vs_onnx_int8", "vs_tokenise"}
     assert summary["selected"] in summary["students"]
 
 
@@ -54,6 +57,19 @@ def test_one_student_changed_runs_that_student_select_and_report(tiny_run: TinyR
     executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
     assert {"distil@static", "select"} <= executed
     assert executed <= {"distil@static", "quantise@static", "evaluate@static", "select", "report"}
+    tiny_run.run()
+
+
+def test_unlabelled_rows_reach_the_students_and_train_no_teacher(tiny_run: TinyRun, tmp_path: Path) -> None:
+    texts = toy_rows(80, seed=5, first_row=5000).text
+    (tmp_path / "own.csv").write_text("\n".join(["text", *texts]) + "\n", encoding="utf-8")
+    before = tiny_run.receipts()
+    tiny_run.run("--set", f"data.unlabelled={tmp_path / 'own.csv'}")
+    executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
+    assert {"ingest", "grow", "capture", "distil@static", "distil@sliced", "select"} <= executed
+    assert not {"teach", "reference"} & executed
+    assert read_grown(tiny_run.workspace / layout.GROWN) == texts
+    assert "up to date" in tiny_run.checkout.dvc("repro", cwd=tiny_run.workspace).stdout
     tiny_run.run()
 
 

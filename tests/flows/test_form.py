@@ -6,8 +6,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from flows.form import Overrides, assignments
-from stillroom.params import Params, SlicedParams, StaticParams, validate
+from stillroom.params import Params, validate
 from stillroom.params_file import merged
+from stillroom.student_params import SlicedParams, StaticParams
 
 BASE: dict[str, Any] = {
     "data": {"source": "rows.csv"},

@@ -45,6 +45,38 @@ def picture(tracker: tracking.Tracker) -> dict[str, Any]:
     return {"runs": told, "versions": found, "aliases": dict(versions.model(tracker, "toy").aliases)}
 
 
+def test_every_trial_of_a_search_is_a_run_below_its_stage_and_logged_once(state: Path, workspace: Any) -> None:
+    file = workspace.root / layout.STUDENTS / "static" / "student.json"
+    trials = [
+        {
+            "name": f"static#{number}",
+            "settings": {"family": "static", "epochs": 3 + number},
+            "whole": True,
+            "retention": 0.9 + number / 100,
+            "measured": {"accuracy": 0.9, "latency_p95_ms": 0.1, "quantisation": "fp32"},
+            "lacks": lacks,
+        }
+        for number, lacks in enumerate((["p95 is above", "retention is below"], []))
+    ]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"search": trials}))
+    recorded = record_again(workspace)
+    tracker = tracking.connect()
+    stage = tracker.client.get_run(recorded.run_id).data.tags["stage.distil.static"]
+    found = {run.data.tags["trial.name"]: run for run in all_runs(tracker) if "trial.of" in run.data.tags}
+    assert sorted(found) == ["static#0", "static#1"]
+    for run in found.values():
+        assert run.data.tags["mlflow.parentRunId"] == run.data.tags["trial.of"] == stage
+        assert run.info.status == "FINISHED"
+    assert found["static#1"].data.metrics == {"accuracy": 0.9, "latency_p95_ms": 0.1, "retention": 0.91}
+    assert found["static#1"].data.params == {"family": "static", "epochs": "4"}
+    assert found["static#0"].data.tags["trial.lacks"] == "p95 is above; retention is below"
+    assert found["static#1"].data.tags["trial.lacks"] == "nothing"
+    before = picture(tracker)
+    shutil.rmtree(state / "recorded", ignore_errors=True)
+    record_again(workspace)
+    assert picture(tracker) == before
+
+
 def test_a_run_is_recorded_whole(state: Path, workspace: Any) -> None:
     recorded = record_again(workspace, name="nightly")
     assert recorded.versions == {"static": 1, "tiny": 2}

@@ -105,7 +105,7 @@ def told_steps() -> int:
 
 def test_a_loss_that_is_no_number_ends_with_65(own_finished: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     before = file_digests(layout.STUDENTS / "static")
-    monkeypatch.setattr("stillroom.students.static.distillation_loss", lambda student, *_: student.sum() * float("nan"))
+    monkeypatch.setattr("stillroom.students.family.distillation_loss", lambda student, *_: student.sum() * float("nan"))
     own_finished.override("seed=5")
     assert run_stage(monkeypatch, "distil", "static") == 65
     assert file_digests(layout.STUDENTS / "static") == before
@@ -161,3 +161,50 @@ def test_a_student_of_a_cache_without_embeddings_needs_no_cosine(
     own_finished.override("capture.signals=[logits, embedding]", "students.sliced.cosine_weight=0.2")
     assert run_stage(monkeypatch, "distil", "sliced") == 2
     assert "the cache keeps logits, not embedding; add it to capture.signals" in caplog.text
+
+
+def test_a_search_publishes_its_winner_like_any_student_and_keeps_every_trial(
+    own_finished: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = "{family: auto, families: [static, sliced], retention: 0.97, margin: 0, trials: 2, max_length: 32}"
+    own_finished.override(f"students={{found: {asked}}}")
+    assert run_stage(monkeypatch, "distil", "found") == 0
+    told = told_of("found")
+    whole = [trial for trial in told["search"] if trial["whole"]]
+    assert told["settings"] in [trial["settings"] for trial in whole]
+    assert told["family"] == told["settings"]["family"]
+    assert told["seconds"].keys() == {"read", "search", "baseline"}
+    for trial in told["search"]:
+        assert trial["retention"] == pytest.approx(trial["measured"]["accuracy"] / teacher_accuracy(), abs=1e-9)
+        assert trial["measured"]["size_bytes"] > 0 < trial["measured"]["latency_p95_ms"]
+    assert not list((layout.state() / "checkpoints").iterdir())
+    assert run_stage(monkeypatch, "quantise", "found") == 0
+    assert run_stage(monkeypatch, "evaluate", "found") == 0
+
+
+def test_a_search_that_is_killed_does_not_try_again_what_it_has_tried(
+    own_finished: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillroom.students import search, trial
+
+    monkeypatch.setattr(search.Asked, "lacks", lambda self, measured: ("something",))
+    asked = "{family: auto, families: [static, sliced], retention: 1.0, margin: 0, trials: 1, max_length: 32}"
+    own_finished.override(f"students={{found: {asked}}}")
+    real, ran = trial.train, []
+
+    def train(material: Any, settings: Any, *rest: Any) -> Any:
+        ran.append(settings.family)
+        if len(ran) == 2:
+            raise MemoryError("killed")
+        return real(material, settings, *rest)
+
+    monkeypatch.setattr(trial, "train", train)
+    with pytest.raises(MemoryError, match="killed"):
+        run_stage(monkeypatch, "distil", "found")
+    assert run_stage(monkeypatch, "distil", "found") == 0
+    assert ran == ["static", "sliced", "sliced"]
+
+
+def teacher_accuracy() -> float:
+    accuracy: float = json.loads((layout.TEACHER / "teacher.json").read_text())["metrics"]["validation"]["accuracy"]
+    return accuracy

@@ -68,6 +68,7 @@ def test_the_shape_is_what_the_gate_and_the_report_read(finished: Workspace, nam
         "baseline_metrics",
         "agreement",
         "latency_ms",
+        "tokenise_latency_ms",
         "throughput_rows_per_s",
         "load_ms",
         "peak_memory_bytes",
@@ -88,7 +89,9 @@ def test_each_speed_up_is_a_ratio_of_medians_of_the_same_run(finished: Workspace
     told = told_of(name)
     own = told["latency_ms"]
     assert 0 < own["p50"] <= own["p95"]
-    for form, taken in told["teacher"]["latency_ms"].items():
+    forms = told["teacher"]["latency_ms"] | {"tokenise": told["tokenise_latency_ms"]}
+    assert {f"vs_{form}" for form in forms} == told["speedup"].keys()
+    for form, taken in forms.items():
         assert 0 < taken["p50"] <= taken["p95"]
         assert told["speedup"][f"vs_{form}"] == pytest.approx(taken["p50"] / own["p50"])
     assert told["throughput_rows_per_s"] > 0

@@ -7,7 +7,7 @@ import torch
 from stillroom import layout
 from stillroom.cache.manifest import FIRST
 from stillroom.data.splits import read_snapshot, read_split
-from stillroom.export.runtime import Package
+from stillroom.export.runtime import Package, read_manifest
 from stillroom.files import file_digests, sha256_file, tree_digest
 from stillroom.stages.receipt import read_receipt
 from stillroom.students.distil import load_student
@@ -69,10 +69,21 @@ def test_nothing_but_packages_is_left(finished: Workspace) -> None:
             assert names == {"model.onnx", "tokenizer.json", "stillroom.json"}
 
 
-def test_the_same_student_gives_the_same_package(own_finished: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = file_digests(layout.PACKAGES / "static")
+def test_the_same_student_gives_the_same_package_but_for_what_the_clock_says(
+    own_finished: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> list[object]:
+        told = []
+        for variant in ("student", "baseline"):
+            manifest = dict(read_manifest(layout.PACKAGES / "static" / variant))
+            for rung in (manifest["fp32"], *manifest["rungs"]):
+                assert rung.pop("latency_ms") > 0
+            told.append(manifest)
+        return told
+
+    before = found()
     assert run_stage(monkeypatch, "quantise", "static") == 0
-    assert file_digests(layout.PACKAGES / "static") == before
+    assert found() == before
 
 
 def test_only_the_rungs_of_the_params_are_tried(own_finished: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ingested(**splits: int) -> None:
+def ingested(unlabelled: bool = False, **splits: int) -> None:
     layout.INGESTED.mkdir(parents=True)
     first = 0
     for name, count in splits.items():
@@ -28,7 +29,9 @@ def ingested(**splits: int) -> None:
         labels = ["card" if n % 2 else "app" for n in range(count)]
         write_examples(Examples(list(range(first, first + count)), texts, labels), layout.INGESTED / f"{name}.parquet")
         first += count
-    source = DataSource(train=SOURCE, test=SOURCE if "test" in splits else None)
+    source = DataSource(
+        train=SOURCE, test=SOURCE if "test" in splits else None, unlabelled=SOURCE if unlabelled else None
+    )
     report = IngestReport(source=source, files={}, findings=("from ingest",))
     write_json(layout.INGESTED / "report.json", report.model_dump(mode="json"))
 
@@ -70,6 +73,16 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(workspace: Path
         split.run(params(seed))
         digests.append(file_digests(layout.SPLIT))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_unlabelled_rows_leave_no_trace_on_which_a_teacher_would_be_trained_again(workspace: Path) -> None:
+    digests = []
+    for unlabelled in (False, True):
+        ingested(unlabelled, train=100)
+        split.run(params())
+        digests.append(file_digests(layout.SPLIT))
+        shutil.rmtree(layout.INGESTED)
+    assert digests[0] == digests[1]
 
 
 def test_a_given_test_file_is_kept_whatever_the_seed(workspace: Path) -> None:

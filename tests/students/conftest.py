@@ -10,10 +10,13 @@ from stillroom.cache.capture import capture
 from stillroom.cache.live import load_live
 from stillroom.cache.store import snapshot
 from stillroom.cache.texts import Listed
-from stillroom.params import CaptureParams, ComputeParams, StudentParams, validate
+from stillroom.params import CaptureParams, ComputeParams, validate
+from stillroom.student_params import StudentParams
 from stillroom.students.material import Material, gather
 from tests.students.rows import TRAIN, VALIDATION
 from tests.toys import publish_teacher
+
+SIGNALS = ("logits", "embedding", "hidden.2")
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +31,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
     root = tmp_path_factory.mktemp("answers")
     machine = ComputeParams(precision="fp32")
     live = load_live(teacher, machine, 8192)
-    captured = capture(live, Listed(TRAIN.text), CaptureParams(), root / "store", 0, machine)
+    settings = CaptureParams(signals=SIGNALS)
+    captured = capture(live, Listed(TRAIN.text), settings, root / "store", 0, machine)
     snapshot(captured.reader, captured.keys, root / "cache", 40)
     return root / "cache"
 
@@ -41,6 +45,7 @@ def settings_of() -> Callable[..., Any]:
         raw = {
             "data": {"source": "x"},
             "teacher": {"source": "x"},
+            "capture": {"signals": SIGNALS},
             "students": {"one": {"family": family, "max_length": 32} | changes},
         }
         return validate(raw, "test").students["one"]

@@ -1,7 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ from stillroom import layout, training
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
 from stillroom.params import ComputeParams
+from stillroom.student_params import FixedStudent
 from stillroom.students import distil
-from stillroom.students.distil import FAMILIES, VARIANTS, load_student, publish, signals_of, stopwatch, train
+from stillroom.students.distil import FAMILIES, VARIANTS, load_student, publish, stopwatch, train
 from stillroom.students.material import Material
 from stillroom.training import Learner, Scratch
 from tests.students.rows import TRAIN, VALIDATION
@@ -22,7 +23,18 @@ from tests.students.rows import TRAIN, VALIDATION
 MACHINE = ComputeParams(threads=1, precision="fp32", device="cpu")
 SETTINGS = {
     "static": {"epochs": 5, "dimensions": 8, "hidden": 8, "batch_rows": 16, "learning_rate": 0.01, "patience": 9},
+    "cnn": {"epochs": 3, "dimensions": 8, "filters": 8, "widths": [1, 3], "batch_tokens": 128, "learning_rate": 0.01},
+    "bilstm": {"epochs": 3, "dimensions": 8, "hidden": 8, "batch_tokens": 128, "learning_rate": 0.01},
     "sliced": {"epochs": 2, "layers": 1, "batch_tokens": 256, "learning_rate": 3e-3, "patience": 9},
+    "narrow": {
+        "epochs": 2,
+        "layers": 1,
+        "width": 16,
+        "hidden_layer": 2,
+        "batch_tokens": 256,
+        "learning_rate": 3e-3,
+        "patience": 9,
+    },
 }
 Trained = tuple[nn.Module, list[dict[str, float]]]
 
@@ -39,7 +51,7 @@ class Room:
     def __init__(self, family: str, settings_of: Callable[..., Any], material_of: Callable[..., Material]) -> None:
         self.settings = settings_of(family, **SETTINGS[family])
         self.special = FAMILIES[family].SPECIAL_TOKENS
-        self.material = material_of(self.settings, self.special, signals_of(self.settings))
+        self.material = material_of(self.settings, self.special, self.settings.signals)
 
     def __call__(
         self, variant: str = "student", key: str = "key", seed: int = 0, material: Material | None = None
@@ -48,7 +60,7 @@ class Room:
         return train(given, self.settings, TRAIN, VALIDATION, variant, seed, MACHINE, Scratch(key))
 
 
-@pytest.fixture(params=["static", "sliced"])
+@pytest.fixture(params=sorted(SETTINGS))
 def room(request: Any, settings_of: Callable[..., Any], material_of: Callable[..., Material]) -> Room:
     return Room(request.param, settings_of, material_of)
 
@@ -187,18 +199,18 @@ def test_a_folder_without_a_student_is_wrong_input(tmp_path: Path) -> None:
 
 
 def test_a_loss_reads_the_signals_that_it_needs_and_no_other(settings_of: Callable[..., Any]) -> None:
-    assert signals_of(settings_of("static")) == ("logits",)
-    assert signals_of(settings_of("sliced")) == ("logits", "embedding")
-    assert signals_of(settings_of("sliced", cosine_weight=0)) == ("logits",)
+    assert settings_of("static").signals == ("logits",)
+    assert settings_of("sliced").signals == ("logits", "embedding")
+    assert settings_of("sliced", cosine_weight=0).signals == ("logits",)
+    assert settings_of("narrow").signals == ("logits",)
+    assert settings_of("narrow", hidden_layer=2).signals == ("logits", "hidden.2")
 
 
 def test_every_family_has_what_training_and_export_ask_of_it() -> None:
-    from stillroom.params import SlicedParams, StaticParams
-
-    kinds = {kind.model_fields["family"].annotation.__args__[0] for kind in (StaticParams, SlicedParams)}  # type: ignore[union-attr]
-    assert set(FAMILIES) == kinds
+    kinds = get_args(get_args(FixedStudent)[0])
+    assert set(FAMILIES) == {get_args(kind.model_fields["family"].annotation)[0] for kind in kinds}
     for family in FAMILIES.values():
-        for name in ("build", "describe", "load", "graph", "learner", "batches"):
+        for name in ("cost", "build", "describe", "load", "graph", "learner", "batches"):
             assert callable(getattr(family, name))
         assert isinstance(family.SPECIAL_TOKENS, bool)
         assert family.THREADS >= 0

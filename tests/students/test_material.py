@@ -8,13 +8,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from stillroom.batching import Tokens
 from stillroom.cache.identity import StaleCache, entry_keys
 from stillroom.cache.manifest import FIRST, encode
 from stillroom.cache.reader import Reader
 from stillroom.cache.shards import DamagedCache
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
-from stillroom.students.material import Material, gather
+from stillroom.students.material import Material, gather, same_tokens
 from tests.students.rows import TRAIN, VALIDATION
 from tests.toys import publish_teacher, toy_rows
 
@@ -110,3 +111,35 @@ def test_a_cache_without_what_a_fingerprint_has_is_refused(
 def test_a_signal_that_was_not_captured_is_told(teacher: Path, cache: Path, settings_of: Settings) -> None:
     with pytest.raises(InputError, match=r"add it to capture\.signals"):
         gather(teacher, cache, TRAIN, (), VALIDATION, settings_of("static"), False, ("hidden",))
+
+
+def test_states_come_for_the_texts_that_are_the_teachers_tokens(
+    teacher: Path, settings_of: Settings, material_of: Callable[..., Material]
+) -> None:
+    settings = settings_of("narrow", max_length=24, max_vocabulary=110)
+    material = material_of(settings, True, ("logits", "hidden.2"))
+    original = Tokenizer.from_file(str(teacher / "tokenizer.json"))
+    original.enable_truncation(32)
+    states = material.signals["hidden.2"][torch.arange(len(TRAIN))]
+    same = []
+    for row, text in enumerate(TRAIN.text):
+        theirs, ours = original.encode(text).ids, material.kept[material.tokens.one(row)].tolist()
+        length = len(ours) if theirs == ours else 0
+        same.append(theirs == ours)
+        assert torch.isfinite(states[row, :length]).all()
+        assert states[row, length:].isnan().all()
+    assert 5 < sum(same) < len(TRAIN) - 5
+    assert not any(same[row] for row in np.flatnonzero(material.tokens.lengths == 24))
+
+
+def test_texts_are_the_same_only_id_by_id() -> None:
+    kept = np.array([7, 5, 9])
+    ours = Tokens(np.array([0, 1, 2, 0, 1, 1], np.int32), np.array([0, 2, 2, 3, 6]))
+    for theirs, offsets, expected in (
+        ([7, 5, 9, 7, 5, 5], [0, 2, 2, 3, 6], [True, True, True, True]),
+        ([7, 9, 9, 7, 5, 7], [0, 2, 2, 3, 6], [False, True, True, False]),
+        ([7, 5, 9, 7, 5], [0, 2, 2, 3, 5], [True, True, True, False]),
+        ([7, 5, 9, 9, 7, 5], [0, 2, 3, 3, 6], [True, False, False, False]),
+    ):
+        found = same_tokens(ours, kept, Tokens(np.array(theirs, np.int32), np.array(offsets)))
+        assert found.tolist() == expected

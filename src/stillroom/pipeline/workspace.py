@@ -154,10 +154,11 @@ def remove_leftover_students(path: Path, params: Params) -> list[Path]:
 
 
 def _are_of_checkout(root: Path, params: Params) -> bool:
-    """Whether the checkout's own params.yaml says the same, in a form that DVC can read: with every section."""
+    """Whether the checkout's own params.yaml says the same, in a form that DVC reads: all sections, named students."""
     try:
         raw = read_yaml(root / layout.PARAMS)
-        return raw.keys() >= Params.model_fields.keys() and validate(raw, str(layout.PARAMS)) == params
+        readable = raw.keys() >= Params.model_fields.keys() and isinstance(raw["students"], dict)
+        return readable and validate(raw, str(layout.PARAMS)) == params
     except InputError:
         return False
 

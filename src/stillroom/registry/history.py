@@ -61,6 +61,16 @@ def told(workspace: Path, address: str) -> Told:
     return Told(tuple(points), tags, sha256_file(file))
 
 
+def trials(workspace: Path, address: str) -> list[Mapping[str, Any]]:
+    """What the search of a student tried; nothing for other stages and for students whose settings are given."""
+    stage, _, item = address.partition("@")
+    file = workspace / layout.STUDENTS / item / "student.json"
+    if stage != "distil" or not file.is_file():
+        return []
+    found: list[Mapping[str, Any]] = read_json(file).get("search", [])
+    return found
+
+
 def numbers(value: Any, prefix: str = "") -> Iterator[Point]:
     """Every finite number below a JSON value, under its dotted path; truth values and texts are left out."""
     if isinstance(value, Mapping):

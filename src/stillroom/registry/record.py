@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stillroom import layout
 from stillroom.errors import TryAgain
@@ -122,8 +122,27 @@ def _log_stage(tracker: Tracker, workspace: Path, params: Params, stage: "StageO
         if not told.points:
             points += history.numbers(receipt.metrics)
     runs.log(tracker, run, params=history.stage_params(params, stage.address), points=points, tags=told.tags)
+    _log_trials(tracker, run, stage.address, history.trials(workspace, stage.address))
     runs.finish(tracker, run, end_ms)
     return run
+
+
+def _log_trials(tracker: Tracker, stage_run: Run, address: str, trials: Sequence[Mapping[str, Any]]) -> None:
+    """A run below the stage's for every student that its search tried."""
+    for trial in trials:
+        run = runs.find_or_create(
+            tracker,
+            stage_run.experiment_id,
+            {"trial.of": stage_run.run_id, "trial.name": trial["name"]},
+            name=f"{address} {trial['name']}",
+            start_ms=stage_run.start_ms,
+            tags={"stage.name": address, "trial.lacks": "; ".join(trial["lacks"]) or "nothing"},
+            parent=stage_run.run_id,
+        )
+        if not run.finished:
+            points = [*history.numbers(trial["measured"]), *history.numbers({"retention": trial["retention"]})]
+            runs.log(tracker, run, params=history.flat(trial["settings"]), points=points)
+            runs.finish(tracker, run, stage_run.start_ms)
 
 
 def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: _Runs) -> RecordedRun:

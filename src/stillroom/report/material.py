@@ -24,7 +24,10 @@ class Bins:
 
 @dataclass(frozen=True)
 class StudentMaterial:
-    """One student beside its figures in the summary. confusion: rows by [label, chosen class]."""
+    """One student beside its figures in the summary. confusion: rows by [label, chosen class].
+
+    trials: what its search tried, and settings: what that chose; empty and None where nothing was searched.
+    """
 
     name: str
     gate: Mapping[str, Any]
@@ -36,6 +39,8 @@ class StudentMaterial:
     baseline_history: History
     max_length: int
     machine: Mapping[str, Any]
+    trials: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

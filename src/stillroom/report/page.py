@@ -9,7 +9,7 @@ from typing import Any
 
 from stillroom.report import words
 from stillroom.report.material import Material, StudentMaterial
-from stillroom.report.table import columns, headline
+from stillroom.report.table import columns, headline, rungs
 from stillroom.report.table import markdown as table_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -91,7 +91,7 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
             "selected": student.name == summary["selected"],
             **{key: summary["students"][student.name][key] for key in ("verdict", "reasons", "metrics")},
             "classes": class_rows(material, student),
-            "rungs": student.manifest["rungs"],
+            "rungs": rungs(student.manifest),
             "lineage": {**student.manifest["lineage"], "package": student.manifest["digest"]},
         }
         for student in material.students
@@ -140,6 +140,11 @@ def _told(name: str) -> tuple[str, str]:
             f"What {student} mistakes for what",
             "Test rows by label and chosen class. Blue is right, orange is wrong; the stronger the colour, "
             "the larger the share of the label's rows.",
+        ),
+        "search": (
+            f"What the search for {student} tried",
+            "Packages of the students that were tried, on the validation rows: up is better, left is faster. Hollow "
+            "ones were trained for a part of their epochs only. No whole one beats those on the line in both.",
         ),
         "learning": (
             "Learning curves",

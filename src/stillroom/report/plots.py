@@ -8,6 +8,7 @@ import numpy as np
 
 from stillroom.report import words
 from stillroom.report.material import Bins, Ints, Material, StudentMaterial
+from stillroom.report.pareto import pareto
 from stillroom.report.style import Theme, figure, png, rgb
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def plots(material: Material) -> dict[str, Callable[[Theme], bytes]]:
         "reliability": partial(reliability, material),
     }
     named |= {f"confusion-{s.name}": partial(confusion, s, list(material.labels)) for s in material.students}
+    named |= {
+        f"search-{s.name}": partial(pareto, s.trials, s.settings) for s in material.students if s.trials and s.settings
+    }
     return named | {"learning": partial(learning, material)}
 
 

@@ -1,6 +1,6 @@
 """The result table: one column a model, one row a property; as data, in a terminal and in Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stillroom.report import words
@@ -53,6 +53,34 @@ def rich_table(summary: Mapping[str, Any]) -> "Table":
             cells = [f"[{_COLOURS[cell]}]{cell}[/]" if cell in _COLOURS else cell for cell in cells]
         table.add_row(*cells)
     return table
+
+
+def rungs(manifest: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the table of a package's rungs: fp32 for comparison, then those tried; the last ships."""
+    heading = ["rung", "accuracy", "drop", "agrees with fp32", "size", "latency p50", "off PyTorch", "remarks"]
+    tried = manifest["rungs"]
+    rows = [_rung(rung, "ships" if place == len(tried) else "") for place, rung in enumerate(tried, start=1)]
+    compared = manifest.get("fp32")
+    return heading, ([_rung(compared, "for comparison")] if compared else []) + rows
+
+
+def _rung(rung: Mapping[str, Any], remark: str) -> list[str]:
+    def told(name: str, form: Callable[[Any], str]) -> str:
+        return form(rung[name]) if name in rung else ""
+
+    off = told("difference", "{:.2g}".format) + told("difference_row", " at row {}".format)
+    left_out = [f"in fp32: {', '.join(entry['node'] for entry in rung['left_out'])}"] if rung.get("left_out") else []
+    failed = [f"fails: {rung['reason']}"] if "reason" in rung else []
+    return [
+        rung["rung"],
+        told("accuracy", words.quality),
+        told("drop", "{:+.4f}".format),
+        told("agreement", words.percent),
+        told("size_bytes", words.size),
+        told("latency_ms", words.milliseconds),
+        off,
+        "; ".join([*([remark] if remark else []), *left_out, *failed]),
+    ]
 
 
 def headline(summary: Mapping[str, Any]) -> str:

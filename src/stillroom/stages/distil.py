@@ -1,6 +1,10 @@
 """distil: split, grown texts, teacher and its cached answers → one student and its baseline without a teacher."""
 
+import functools
 import logging
+from typing import Any
+
+from torch import nn
 
 from stillroom import compute, layout
 from stillroom.cache.manifest import FIRST
@@ -10,9 +14,13 @@ from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, sha256_file
 from stillroom.params import Params
-from stillroom.students.distil import FAMILIES, VARIANTS, publish, signals_of, stopwatch, train
-from stillroom.students.material import gather
-from stillroom.teacher.model import WEIGHTS
+from stillroom.student_params import AutoParams, FixedStudent
+from stillroom.students.distil import FAMILIES, VARIANTS, load_trained, publish, stopwatch, train
+from stillroom.students.material import Material, gather
+from stillroom.students.search import Asked, Found, Search
+from stillroom.students.shortlist import levels
+from stillroom.students.trial import STUDENT, Trials
+from stillroom.teacher.model import WEIGHTS, layers_of, load_teacher, read_description
 from stillroom.training import Scratch, training_key
 
 log = logging.getLogger("stillroom")
@@ -20,53 +28,41 @@ log = logging.getLogger("stillroom")
 
 def run(params: Params, item: str) -> dict[str, float]:
     """Publish one student; returns best validation accuracies and where the time went."""
-    settings = params.students[item]
+    given = params.students[item]
     compute.prepare(params.compute)
     lap = stopwatch()
-    rows = {name: read_split(layout.SPLIT, name) for name in ("train", "validation")}
-    special = FAMILIES[settings.family].SPECIAL_TOKENS
-    material = gather(
-        layout.TEACHER,
-        layout.CACHE,
-        rows["train"],
-        read_grown(layout.GROWN),
-        rows["validation"],
-        settings,
-        special,
-        signals_of(settings),
-    )
-    if settings.max_length > material.description.max_length:
-        raise InputError(
-            f"params.yaml: students.{item}.max_length is {settings.max_length}; "
-            f"the teacher reads {material.description.max_length} tokens (teacher.max_length)"
-        )
-    precision = compute.precision(params.compute)
-    seconds = {"read": lap()}
-    inputs = [read_snapshot(layout.SPLIT).sha256]
-    inputs += [sha256_file(path) for path in (layout.TEACHER / WEIGHTS, layout.CACHE / FIRST)]
-    trained, histories, scratches = {}, {}, []
+    room = _Room(params)
+    seconds: dict[str, float] = {"read": lap()}
+    trained: dict[str, nn.Module] = {}
+    histories: dict[str, list[dict[str, float]]] = {}
+    told: dict[str, Any] = {}
+    search = Scratch(room.key("search", given))
+    if isinstance(given, AutoParams):
+        found = room.search(given, search)
+        settings = found.settings
+        trained["student"], description = load_trained(found.folder / STUDENT, "student")
+        histories["student"] = description["history"]
+        told["settings"] = settings.model_dump(mode="json")
+        told["search"] = [trial.model_dump(mode="json") for trial in found.trials]
+        seconds["search"] = lap()
+    else:
+        settings = given
+    room.check(item, settings)
+    scratches = [search]
     for variant in VARIANTS:
-        key = training_key("distil", variant, settings.model_dump(), inputs, params.seed, precision)
-        scratches.append(Scratch(key))
-        trained[variant], histories[variant] = train(
-            material,
-            settings,
-            rows["train"],
-            rows["validation"],
-            variant,
-            params.seed,
-            params.compute,
-            scratches[-1],
-        )
+        if variant in trained:
+            continue
+        scratches.append(Scratch(room.key(variant, settings)))
+        trained[variant], histories[variant] = room.train(settings, variant, scratches[-1])
         seconds[variant] = lap()
-    told = {
+    told |= {
         "history": histories["student"],
         "baseline_history": histories["baseline"],
         "seconds": seconds,
-        "lineage": {"teacher": inputs[1], "cache": inputs[2], "code": code_digest()},
+        "lineage": {"teacher": room.inputs[1], "cache": room.inputs[2], "code": code_digest()},
     }
     with atomic_folder(layout.STUDENTS / item) as folder:
-        publish(folder, item, settings, material, trained, told)
+        publish(folder, item, settings, room.material(settings), trained, told)
     for scratch in scratches:
         scratch.discard()
     best = {name: max(epoch["validation_accuracy"] for epoch in history) for name, history in histories.items()}
@@ -82,3 +78,59 @@ def run(params: Params, item: str) -> dict[str, float]:
         "baseline_validation_accuracy": best["baseline"],
         **{f"seconds_{name}": took for name, took in seconds.items()},
     }
+
+
+class _Room:
+    """What this stage reads, and how students are trained on it."""
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._rows = {name: read_split(layout.SPLIT, name) for name in ("train", "validation")}
+        self._grown = read_grown(layout.GROWN)
+        self._gathered: dict[tuple[object, ...], Material] = {}
+        files = (layout.TEACHER / WEIGHTS, layout.CACHE / FIRST)
+        self.inputs = [read_snapshot(layout.SPLIT).sha256, *map(sha256_file, files)]
+        self.precision = compute.precision(params.compute)
+
+    def key(self, variant: str, settings: AutoParams | FixedStudent) -> str:
+        """Of a training, or of a search."""
+        return training_key("distil", variant, settings.model_dump(), self.inputs, self._params.seed, self.precision)
+
+    def check(self, item: str, settings: FixedStudent) -> None:
+        """Raise InputError for a student that would read more than the teacher does."""
+        read = read_description(layout.TEACHER).max_length
+        if settings.max_length > read:
+            raise InputError(
+                f"params.yaml: students.{item}.max_length is {settings.max_length}; "
+                f"the teacher reads {read} tokens (teacher.max_length)"
+            )
+
+    def material(self, settings: FixedStudent) -> Material:
+        """What a student of these settings is made from; the same for all that differ in other settings only."""
+        special = FAMILIES[settings.family].SPECIAL_TOKENS
+        key = (settings.max_length, settings.max_vocabulary, special, settings.signals)
+        if key not in self._gathered:
+            rows = self._rows["train"], self._grown, self._rows["validation"]
+            self._gathered[key] = gather(layout.TEACHER, layout.CACHE, *rows, settings, special, settings.signals)
+        return self._gathered[key]
+
+    def train(self, settings: FixedStudent, variant: str, scratch: Scratch) -> tuple[nn.Module, list[dict[str, float]]]:
+        """Train one variant."""
+        rows = self._rows["train"], self._rows["validation"]
+        machine, seed = self._params.compute, self._params.seed
+        return train(self.material(settings), settings, *rows, variant, seed, machine, scratch)
+
+    def search(self, asked: AutoParams, scratch: Scratch) -> Found:
+        """The cheapest student that holds what is asked; what an earlier, killed search tried is not tried again."""
+        teacher, description = load_teacher(layout.TEACHER)
+        trials = Trials(
+            material=self.material,
+            train_rows=self._rows["train"],
+            validation_rows=self._rows["validation"],
+            key=functools.partial(self.key, "student"),
+            seed=self._params.seed,
+            machine=self._params.compute,
+        )
+        tried = levels(asked, len(layers_of(teacher.encoder)[2]), description.max_length)
+        accuracy = description.metrics["validation"]["accuracy"]
+        return Search(Asked(asked, accuracy), scratch.folder, trials.cost, trials.run).find(tried)

@@ -3,7 +3,6 @@
 import json
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,28 +13,29 @@ from torch import nn
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
-from stillroom.params import ComputeParams, SlicedParams, Student
-from stillroom.students import sliced, static
+from stillroom.params import ComputeParams
+from stillroom.student_params import FixedStudent
+from stillroom.students import bilstm, cnn, narrow, sliced, static
+from stillroom.students.family import Family
 from stillroom.students.losses import NO_LABEL
 from stillroom.students.material import Material
 from stillroom.teacher.model import count_params
 from stillroom.training import ByRow, Scratch, count_steps, fit
 
-FAMILIES: dict[str, ModuleType] = {"static": static, "sliced": sliced}
+FAMILIES: dict[str, Family] = {
+    "static": static,
+    "cnn": cnn,
+    "bilstm": bilstm,
+    "sliced": sliced,
+    "narrow": narrow,
+}
 VARIANTS = ("student", "baseline")
 DESCRIPTION = "student.json"
 
 
-def signals_of(settings: Student) -> tuple[str, ...]:
-    """The teacher's signals that a student's loss reads."""
-    if isinstance(settings, SlicedParams) and settings.cosine_weight > 0:
-        return ("logits", "embedding")
-    return ("logits",)
-
-
 def train(
     material: Material,
-    settings: Student,
+    settings: FixedStudent,
     train_rows: Rows,
     validation_rows: Rows,
     variant: str,
@@ -80,7 +80,7 @@ def train(
 def publish(
     folder: Path,
     name: str,
-    settings: Student,
+    settings: FixedStudent,
     material: Material,
     trained: dict[str, nn.Module],
     told: dict[str, Any],
@@ -106,20 +106,25 @@ def publish(
     write_json(folder / DESCRIPTION, description)
 
 
-def load_student(folder: Path, variant: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A published student in the form that is exported, and its description.
+def load_trained(folder: Path, variant: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A published student as it was trained, and its description.
 
     Raises InputError if the folder is not as it was published.
     """
     description = read_json(folder / DESCRIPTION)
     try:
-        family = FAMILIES[description["family"]]
-        model: nn.Module = family.load(folder, description["shape"])
+        model: nn.Module = FAMILIES[description["family"]].load(folder, description["shape"])
         model.load_state_dict(load_file(folder / f"{variant}.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         told = " ".join(str(error).split())[:200]
         raise InputError(f"{folder}: not a whole student ({told}); run the stage distil again") from error
-    exported: nn.Module = family.graph(model.eval())
+    return model.eval(), description
+
+
+def load_student(folder: Path, variant: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The same in the form that is exported."""
+    model, description = load_trained(folder, variant)
+    exported: nn.Module = FAMILIES[description["family"]].graph(model)
     return exported.eval(), description
 
 

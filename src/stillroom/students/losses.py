@@ -3,8 +3,11 @@
 import torch
 from torch.nn import functional as F
 
+from stillroom.student_params import StudentParams
+
 NO_LABEL = -1
 """Stands for the label of a text that the teacher alone has judged."""
+_CONFIDENT = 0.9
 
 
 def soft_target_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -17,20 +20,114 @@ def soft_target_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: 
     return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
 
 
+def logit_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of logits, as Kim et al. advise for clean labels (arXiv 2105.08919).
+
+    Logits [rows, classes] of both, each less its row's mean, which no probability depends on.
+    """
+    return F.mse_loss(student - student.mean(dim=1, keepdim=True), teacher - teacher.mean(dim=1, keepdim=True))
+
+
+def decoupled_loss(
+    student: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor, temperature: float, beta: float
+) -> torch.Tensor:
+    """The two parts of the KL divergence with weights of their own, times temperature² (DKD, arXiv 2203.08679).
+
+    The first compares how much goes to the target class; the second, how the rest is shared out among the others,
+    which plain KL weighs by 1 − the teacher's confidence. target: class ids [rows]; beta: weight of the second.
+    """
+    of_target = F.one_hot(target, student.shape[1]).bool()
+
+    def parts(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log = F.log_softmax(logits / temperature, dim=1)
+        mine = log[of_target].unsqueeze(1)
+        rest = torch.logsumexp(log.masked_fill(of_target, -torch.inf), dim=1, keepdim=True)
+        others = log[~of_target].view(len(log), -1)
+        return torch.cat([mine, rest], dim=1), F.log_softmax(others, dim=1)
+
+    student_parts, teacher_parts = parts(student), parts(teacher)
+    first, second = (
+        F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        for ours, theirs in zip(student_parts, teacher_parts, strict=True)
+    )
+    return (first + beta * second) * temperature**2
+
+
 def distillation_loss(
     student: torch.Tensor,
     labels: torch.Tensor,
     teacher: torch.Tensor | None,
-    temperature: float,
-    hard_weight: float,
+    settings: StudentParams,
+    progress: float,
 ) -> torch.Tensor:
-    """Soft targets and hard labels mixed; without a teacher, the labels alone. A row without one adds 0 to those."""
-    hard = F.cross_entropy(student, labels, ignore_index=NO_LABEL, reduction="sum") / len(labels)
+    """Imitation of the teacher and hard labels mixed; without a teacher, the labels alone.
+
+    progress: share of the training that is done, by which temperature and mixing move. A row without a label adds 0
+    to the labels' part.
+    """
+    hard = F.cross_entropy(student, labels, ignore_index=NO_LABEL, reduction="none")
     if teacher is None:
-        return hard
-    return hard_weight * hard + (1 - hard_weight) * soft_target_loss(student, teacher, temperature)
+        return hard.mean()
+    if settings.doubt:
+        hard = hard * (1 - settings.doubt * contradicted(labels, teacher))
+    hard = hard.mean()
+    weight = _moved(settings.hard_weight, settings.final_hard_weight, progress)
+    temperature = _moved(settings.temperature, settings.final_temperature, progress)
+    if settings.objective == "mse":
+        soft = logit_loss(student, teacher)
+    elif settings.objective == "dkd":
+        target = torch.where(labels == NO_LABEL, teacher.argmax(dim=1), labels)
+        soft = decoupled_loss(student, teacher, target, temperature, settings.dkd_beta)
+    else:
+        soft = soft_target_loss(student, teacher, temperature)
+    return weight * hard + (1 - weight) * soft
+
+
+def contradicted(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """1 where the teacher gives another class than the label's nine tenths or more, else 0, [rows].
+
+    Such labels are wrong more often than not (Northcutt et al., arXiv 1911.00068).
+    """
+    confidence, chosen = teacher.softmax(dim=1).max(dim=1)
+    return ((chosen != labels) & (confidence >= _CONFIDENT)).to(teacher.dtype)
+
+
+def _moved(first: float, last: float | None, progress: float) -> float:
+    return first if last is None else first + (last - first) * progress
 
 
 def cosine_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """1 − cosine of pooled hidden states [rows, width], mean over rows (DistilBERT, arXiv 1910.01108)."""
     return (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
+
+
+def state_loss(student: torch.Tensor, teacher: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of hidden states [rows, tokens, width] where they are known (TinyBERT, arXiv 1909.10351).
+
+    known: bool [rows, tokens]; 0 where none is.
+    """
+    return F.mse_loss(student[known], teacher[known], reduction="sum") / (known.sum() * teacher.shape[2]).clamp(min=1)
+
+
+def relation_loss(student: torch.Tensor, teacher: torch.Tensor, known: torch.Tensor, parts: int) -> torch.Tensor:
+    """KL divergence between the attention that a text's tokens pay to one another by their states alone.
+
+    softmax(HHᵀ ÷ √width of a part) in each of so many parts of a state [rows, tokens, width], as MiniLMv2 compares
+    them (arXiv 2012.15828, section 3.1) of queries, keys and values: those are linear in the states, which are what a
+    cache keeps. Widths may differ. known: bool [rows, tokens], tokens of which the teacher's state is known; mean over
+    them, 0 where none is.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        student_log, teacher_log = (_relations(states.float(), known, parts) for states in (student, teacher))
+        divergence = F.kl_div(student_log, teacher_log, reduction="none", log_target=True)
+        both = known[:, None, :, None] & known[:, None, None, :]
+        return divergence.masked_fill(~both, 0.0).sum() / (known.sum() * parts).clamp(min=1)
+
+
+def _relations(states: torch.Tensor, known: torch.Tensor, parts: int) -> torch.Tensor:
+    """Logarithms of the relations, [rows, parts, tokens, tokens]; finite, with sense where both tokens are known."""
+    states = states.masked_fill(~known[..., None], 0.0)
+    rows, tokens, width = states.shape
+    split = states.view(rows, tokens, parts, width // parts).transpose(1, 2)
+    scores = split @ split.transpose(2, 3) * (width // parts) ** -0.5
+    return F.log_softmax(scores.masked_fill(~known[:, None, None, :], torch.finfo(scores.dtype).min), dim=3)

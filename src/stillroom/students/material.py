@@ -1,5 +1,6 @@
 """What a student is made from and trained on."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stillroom.batching import Tokens, load_tokeniser, tokenise
-from stillroom.cache.column import Column
+from stillroom.cache.column import Column, TokenColumn
 from stillroom.cache.identity import check_same, entry_keys, fingerprint
 from stillroom.cache.reader import Reader
 from stillroom.data.splits import Rows
-from stillroom.params import StudentParams
+from stillroom.student_params import StudentParams
 from stillroom.students.vocabulary import trim
 from stillroom.teacher.model import TOKENISER, Classifier, Description, load_teacher
 from stillroom.training import ByRow
+
+log = logging.getLogger("stillroom")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Material:
     """The teacher, the trimmed vocabulary, the texts in it, and the teacher's answers for the transfer set.
 
     kept[new id] = teacher's id; pad: new id of the padding token; tokens: the transfer set, training rows first, grown
-    texts after them; signals: the teacher's answers by name, a column [texts of the transfer set, width] each.
+    texts after them; signals: the teacher's answers by name, a column each: [texts of the transfer set, width], or
+    [texts, tokens, width] for states of tokens.
     """
 
     teacher: Classifier
@@ -69,13 +73,36 @@ def gather(
     )
     trimmed: Any = Tokenizer.from_str(vocabulary.tokeniser_json)
     trimmed.enable_truncation(settings.max_length)
+    tokens = tokenise(trimmed, transfer, settings.max_length)
+    columns: dict[str, ByRow] = {}
+    for name in signals:
+        if reader.signal(name).layer is None:
+            columns[name] = Column(reader, name, positions)
+        else:
+            theirs = tokenise(original, transfer, description.max_length)
+            same = same_tokens(tokens, vocabulary.kept, theirs)
+            log.info("%s: compared for %d of %d texts, which keep the teacher's tokens", name, same.sum(), len(same))
+            columns[name] = TokenColumn(reader, name, positions, same)
     return Material(
         model,
         description,
         vocabulary.tokeniser_json,
         vocabulary.kept,
         vocabulary.pad,
-        tokenise(trimmed, transfer, settings.max_length),
+        tokens,
         tokenise(trimmed, validation.text, settings.max_length),
-        {name: Column(reader, name, positions) for name in signals},
+        columns,
     )
+
+
+def same_tokens(tokens: Tokens, kept: npt.NDArray[np.int64], theirs: Tokens) -> npt.NDArray[np.bool_]:
+    """Which texts are, with kept[id], the same ids in the teacher's vocabulary: bool [texts].
+
+    A trimmed vocabulary cuts a word that lost its piece otherwise, and a shorter limit ends a text sooner.
+    """
+    same: npt.NDArray[np.bool_] = tokens.lengths == theirs.lengths
+    rows = np.flatnonzero(same)
+    ours, original = tokens.take(rows), theirs.take(rows)
+    wrong = np.flatnonzero(kept[ours.ids] != original.ids)
+    same[rows[np.searchsorted(ours.offsets, wrong, side="right") - 1]] = False
+    return same

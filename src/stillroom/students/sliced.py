@@ -14,16 +14,40 @@ from torch import nn
 
 from stillroom.batching import Tokens
 from stillroom.errors import InputError
-from stillroom.params import SlicedParams
-from stillroom.students.losses import cosine_loss, distillation_loss
+from stillroom.student_params import NarrowParams, SlicedParams
+from stillroom.students.family import Cost, StudentLearner
+from stillroom.students.losses import cosine_loss
 from stillroom.students.material import Material
 from stillroom.teacher.attention import use_training_attention
-from stillroom.teacher.model import EncoderClassifier, LogitsOnly, layers_of
-from stillroom.training import Batches, ByRow, Learner, text_batches
+from stillroom.teacher.model import EncoderClassifier, LogitsOnly, count_params, layers_of
+from stillroom.training import Batches, ByRow, text_batches
 
 SPECIAL_TOKENS = True
 THREADS = 0
 """CPU threads the exported graph runs best with: all of them."""
+
+
+def cost(material: Material, settings: SlicedParams) -> Cost:
+    """The teacher's own layers and what stands around them, over the kept rows of its token table."""
+    encoder: Any = material.teacher.encoder
+    _, _, layers = layers_of(encoder)
+    table = encoder.get_input_embeddings().weight
+    width, classes = table.shape[1], len(material.description.labels)
+    in_layers = sum(count_params(layer) for layer in layers[: settings.layers])
+    around = count_params(encoder) - sum(count_params(layer) for layer in layers) - table.numel()
+    if getattr(encoder, "pooler", None) is not None:
+        around -= count_params(encoder.pooler)
+    return encoder_cost(len(material.kept) * width + around, in_layers, width, classes)
+
+
+def encoder_cost(outside: int, in_layers: int, width: int, classes: int) -> Cost:
+    """Of an encoder with so many weights outside and inside its layers, and a linear head."""
+    return Cost(
+        params=outside + in_layers + (width + 1) * classes,
+        flops_per_token=2 * in_layers,
+        flops_per_text=2 * width * classes,
+        bytes_per_token=width + in_layers + width * classes,
+    )
 
 
 def build(material: Material, settings: SlicedParams) -> EncoderClassifier:
@@ -67,12 +91,19 @@ def describe(student: EncoderClassifier, folder: Path) -> dict[str, Any]:
 
 def load(folder: Path, shape: dict[str, Any]) -> EncoderClassifier:
     """An untrained student of a described shape."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return EncoderClassifier(untrained(config), config.hidden_size, shape["classes"], shape["pooling"])
+
+
+def untrained(config: Any) -> Any:
+    """An encoder of a config, without the pooler."""
+    from transformers import AutoModel
+
     encoder = AutoModel.from_config(config, attn_implementation="eager")
     _drop_pooler(encoder)
-    return EncoderClassifier(encoder, config.hidden_size, shape["classes"], shape["pooling"])
+    return encoder
 
 
 def graph(student: EncoderClassifier) -> LogitsOnly:
@@ -86,41 +117,38 @@ def learner(student: EncoderClassifier, settings: SlicedParams, total_steps: int
 
 
 def batches(
-    tokens: Tokens, settings: SlicedParams, pad: int, seed: int | None, columns: Mapping[str, ByRow]
+    tokens: Tokens, settings: SlicedParams | NarrowParams, pad: int, seed: int | None, columns: Mapping[str, ByRow]
 ) -> Batches:
     """Padded batches within the token budget, random for training, by length for validation (seed None)."""
     return text_batches(tokens, settings.batch_tokens, pad, seed, columns)
 
 
-class SlicedLearner(Learner):
-    """Soft targets with temperature, hard labels, cosine of the pooled hidden states."""
+class EncoderLearner(StudentLearner):
+    """Trains a transformer encoder, whose head learns faster than the layers."""
 
-    def __init__(self, student: EncoderClassifier, settings: SlicedParams, total_steps: int) -> None:
-        super().__init__(total_steps, 0.1, settings.weight_decay)
-        self.student = student
-        self._settings = settings
+    def __init__(self, student: EncoderClassifier, settings: SlicedParams | NarrowParams, total_steps: int) -> None:
+        super().__init__(student, settings, total_steps, warmup=0.1)
 
-    def loss(self, batch: Any) -> torch.Tensor:
-        logits, pooled = self.student(batch["ids"], batch["mask"])
-        settings = self._settings
-        teacher = batch.get("logits")
-        loss = distillation_loss(logits.float(), batch["label"], teacher, settings.temperature, settings.hard_weight)
-        if teacher is not None and settings.cosine_weight > 0:
-            loss = loss + settings.cosine_weight * cosine_loss(pooled.float(), batch["embedding"])
-        return loss
-
-    def predict_logits(self, batch: Any) -> torch.Tensor:
+    def logits_of(self, batch: Any) -> torch.Tensor:
         logits: torch.Tensor = self.student(batch["ids"], batch["mask"])[0]
         return logits
 
-    def labels_of(self, batch: Any) -> torch.Tensor:
-        labels: torch.Tensor = batch["label"]
-        return labels
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        head = list(self.student.head.parameters())
-        rate = self._settings.learning_rate
-        return [
-            {"params": list(self.student.encoder.parameters()), "lr": rate},
-            {"params": head, "lr": 5 * rate},
-        ]
+        rate = self.settings.learning_rate
+        parts = ((self.student.encoder, rate), (self.student.head, 5 * rate))
+        return [{"params": list(part.parameters()), "lr": speed} for part, speed in parts]
+
+
+class SlicedLearner(EncoderLearner):
+    """Adds the cosine of the pooled hidden states."""
+
+    def __init__(self, student: EncoderClassifier, settings: SlicedParams, total_steps: int) -> None:
+        super().__init__(student, settings, total_steps)
+        self._cosine_weight = settings.cosine_weight
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        logits, pooled = self.student(batch["ids"], batch["mask"])
+        loss = self.imitation(logits, batch)
+        if "embedding" in batch:
+            loss = loss + self._cosine_weight * cosine_loss(pooled.float(), batch["embedding"])
+        return loss

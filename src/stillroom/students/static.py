@@ -1,8 +1,10 @@
-"""The static family: a table of token vectors from the teacher, learned token weights, their mean, a small head.
+"""The static family: a table of token vectors from the teacher, learned token weights, their sum, a small head.
 
 No attention, so its cost is one table look-up per token. Table: principal components of the teacher's own token
-embeddings, as in Model2Vec (https://github.com/MinishLab/model2vec), then trained on the teacher's answers.
-Cost: vocabulary × dimensions + dimensions × hidden + hidden × classes weights; 2 × dimensions FLOPs a token.
+embeddings, as in Model2Vec (https://github.com/MinishLab/model2vec), then trained on the teacher's answers. A second
+table can tell pairs of neighbouring tokens apart: hashed, as in fastText (Joulin et al., arXiv 1607.01759), from zero.
+Cost: (vocabulary + buckets) × dimensions + dimensions × hidden + hidden × classes weights; 2 × dimensions FLOPs a
+token, twice that with pairs.
 """
 
 import math
@@ -11,41 +13,76 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from stillroom.batching import Ints, Tokens
-from stillroom.params import StaticParams
-from stillroom.students.losses import distillation_loss
+from stillroom.student_params import StaticParams
+from stillroom.students.family import Cost, StudentLearner, kept_at_random
 from stillroom.students.material import Material
-from stillroom.training import Batches, ByRow, Learner
+from stillroom.students.table import start_table
+from stillroom.training import Batches, ByRow
 
 _WEIGHT_OF_ONE = math.log(math.e - 1)
 """What softplus turns into 1."""
 SPECIAL_TOKENS = False
 THREADS = 1
 """CPU threads the exported graph runs best with: it has too little to do for more."""
+_PRIME = (1 << 31) - 1
+_FACTORS = (1_103_515_245, 1_566_083_941)
+
+
+def bucket(first: torch.Tensor, second: torch.Tensor, buckets: int) -> torch.Tensor:
+    """Which of so many buckets a pair of tokens falls in, int64, by arithmetic that a graph does as well.
+
+    Linear modulo a prime, so that any two pairs meet as seldom as by chance (Carter and Wegman 1979).
+    """
+    return (first * _FACTORS[0] + second * _FACTORS[1]) % _PRIME % buckets
+
+
+def without(ids: torch.Tensor, offsets: torch.Tensor, stays: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Flat ids and offsets of the texts with those alone that stay (bool, of the ids' shape)."""
+    before = torch.cat([torch.zeros(1, dtype=torch.long, device=ids.device), stays.cumsum(0)])
+    return ids[stays], before[offsets]
 
 
 class StaticStudent(nn.Module):
-    """Flat token ids and the offset of each text to logits [texts, classes]."""
+    """Flat token ids and the offset of each text to logits [texts, classes].
 
-    def __init__(self, vocabulary: int, dimensions: int, hidden: int, classes: int) -> None:
+    pairs: buckets for hashed pairs of neighbouring tokens, whose vectors are added to the sum; 0 for none.
+    """
+
+    def __init__(self, vocabulary: int, dimensions: int, hidden: int, classes: int, pairs: int = 0) -> None:
         super().__init__()
         # id 0 is the padding: a text may spell its token, and the exported graph cannot tell it from padding
         self.table = nn.EmbeddingBag(vocabulary, dimensions, mode="sum", include_last_offset=True, padding_idx=0)
         self.token_weight = nn.Parameter(torch.full((vocabulary,), _WEIGHT_OF_ONE))
         self.body = nn.Sequential(
-            nn.LayerNorm(dimensions), nn.Linear(dimensions, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+            nn.LayerNorm(dimensions),  # of a sum it gives what it gives of the mean
+            nn.Linear(dimensions, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, classes),
         )
+        self.pairs: nn.EmbeddingBag | None = None
+        if pairs:
+            start = torch.zeros(pairs, dimensions)
+            self.pairs = nn.EmbeddingBag(pairs, dimensions, mode="sum", include_last_offset=True, _weight=start)
 
     def forward(self, ids: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         weights = torch.nn.functional.softplus(self.token_weight[ids])
-        counts = (offsets[1:] - offsets[:-1]).clamp(min=1).unsqueeze(1)
-        pooled = self.table(ids, offsets, per_sample_weights=weights) / counts
-        logits: torch.Tensor = self.body(pooled)
+        total = self.table(ids, offsets, per_sample_weights=weights)
+        if self.pairs is not None:
+            total = total + self.pairs(*self._pairs_of(ids, offsets, self.pairs.num_embeddings))
+        logits: torch.Tensor = self.body(total)
         return logits
+
+    @staticmethod
+    def _pairs_of(ids: torch.Tensor, offsets: torch.Tensor, buckets: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every token with the one after it, but the last of a text."""
+        has_next = torch.ones_like(ids, dtype=torch.bool)
+        ends = offsets[1:]
+        has_next[ends[ends > offsets[:-1]] - 1] = False
+        return without(bucket(ids, ids.roll(-1), buckets), offsets, has_next)
 
 
 class StaticGraph(nn.Module):
@@ -58,38 +95,42 @@ class StaticGraph(nn.Module):
         table[0] = 0.0  # the padding token adds nothing to a sum
         self.table = nn.Embedding(len(table), table.shape[1], _weight=table)
         self.body = student.body
+        self.pairs: nn.Embedding | None = None
+        if student.pairs is not None:
+            # one row more, of zeros, for cells that begin no pair
+            pairs = nn.functional.pad(student.pairs.weight.detach(), (0, 0, 0, 1))
+            self.pairs = nn.Embedding(len(pairs), pairs.shape[1], _weight=pairs)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        counts = attention_mask.sum(dim=1, keepdim=True).clamp(min=1).to(torch.float32)
-        logits: torch.Tensor = self.body(self.table(input_ids).sum(dim=1) / counts)
+        total = self.table(input_ids).sum(dim=1)
+        if self.pairs is not None:
+            following, begins = (nn.functional.pad(part, (0, 1))[:, 1:] for part in (input_ids, attention_mask))
+            none = self.pairs.num_embeddings - 1
+            hashed = bucket(input_ids, following, none)
+            total = total + self.pairs(torch.where(begins > 0, hashed, none)).sum(dim=1)
+        logits: torch.Tensor = self.body(total)
         return logits
 
 
-def initial_table(
-    embeddings: npt.NDArray[np.float32], kept: npt.NDArray[np.int64], dimensions: int
-) -> npt.NDArray[np.float32]:
-    """Principal components of the kept tokens' embeddings, float32 [len(kept), dimensions], of mean norm √dimensions.
-
-    A smaller table is lost to the optimiser's steps, which do not depend on scale (docs/adr/0007-static-start.md).
-    Padded with zeros where the teacher has fewer dimensions than asked for.
-    """
-    chosen = embeddings[kept]
-    centred = chosen - chosen.mean(axis=0)
-    width = min(dimensions, *centred.shape)
-    _, _, components = np.linalg.svd(centred, full_matrices=False)
-    table = np.zeros((len(kept), dimensions), dtype=np.float32)
-    table[:, :width] = centred @ components[:width].T
-    table *= math.sqrt(dimensions) / max(float(np.linalg.norm(table, axis=1).mean()), 1e-12)
-    return table
+def cost(material: Material, settings: StaticParams) -> Cost:
+    """A row of each table for each token, and the small head for each text."""
+    dimensions, hidden, classes = settings.dimensions, settings.hidden, len(material.description.labels)
+    head = dimensions * hidden + hidden * classes
+    tokens = len(material.kept) * (dimensions + 1)
+    rows = 2 if settings.ngram_buckets else 1
+    return Cost(
+        params=tokens + settings.ngram_buckets * dimensions + 2 * dimensions + head + hidden + classes,
+        flops_per_token=2 * rows * dimensions,
+        flops_per_text=2 * head,
+        bytes_per_token=rows * dimensions + head,
+    )
 
 
 def build(material: Material, settings: StaticParams) -> StaticStudent:
     """A student that starts from the teacher's token embeddings."""
-    student = StaticStudent(len(material.kept), settings.dimensions, settings.hidden, len(material.description.labels))
-    embeddings = material.teacher.encoder.get_input_embeddings().weight.detach().float().numpy()
-    with torch.no_grad():
-        table = initial_table(embeddings, material.kept, settings.dimensions)
-        student.table.weight.copy_(torch.from_numpy(table))
+    classes = len(material.description.labels)
+    student = StaticStudent(len(material.kept), settings.dimensions, settings.hidden, classes, settings.ngram_buckets)
+    start_table(student.table.weight, material)
     return student
 
 
@@ -97,7 +138,8 @@ def describe(student: StaticStudent, folder: Path) -> dict[str, int]:
     """What `load` needs beside the weights."""
     vocabulary, dimensions = student.table.weight.shape
     hidden, classes = (layer.out_features for layer in student.body if isinstance(layer, nn.Linear))
-    return {"vocabulary": vocabulary, "dimensions": dimensions, "hidden": hidden, "classes": classes}
+    shape = {"vocabulary": vocabulary, "dimensions": dimensions, "hidden": hidden, "classes": classes}
+    return shape if student.pairs is None else shape | {"pairs": student.pairs.num_embeddings}
 
 
 def load(folder: Path, shape: dict[str, int]) -> StaticStudent:
@@ -122,41 +164,21 @@ def batches(
     return bag_batches(tokens, settings.batch_rows, seed, columns)
 
 
-class StaticLearner(Learner):
+class StaticLearner(StudentLearner):
     """Trains a static student, with words dropped at random (seeded by the step, so that a resumed run is the same)."""
 
     def __init__(self, student: StaticStudent, settings: StaticParams, total_steps: int, seed: int) -> None:
-        super().__init__(total_steps, 0.05, settings.weight_decay)
-        self.student = student
-        self._settings = settings
+        super().__init__(student, settings, total_steps)
+        self._word_dropout = settings.word_dropout
         self._seed = seed
 
-    def loss(self, batch: Any) -> torch.Tensor:
-        ids, offsets = self._without_some_words(batch["ids"], batch["offsets"])
-        logits = self.student(ids, offsets)
-        settings = self._settings
-        return distillation_loss(
-            logits, batch["label"], batch.get("logits"), settings.temperature, settings.hard_weight
-        )
-
-    def _without_some_words(self, ids: torch.Tensor, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._settings.word_dropout == 0:
-            return ids, offsets
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.global_step)
-        stays = torch.rand(len(ids), generator=generator) >= self._settings.word_dropout
-        before = torch.cat([torch.zeros(1, dtype=torch.long), stays.cumsum(0)])
-        return ids[stays], before[offsets]
-
-    def predict_logits(self, batch: Any) -> torch.Tensor:
-        logits: torch.Tensor = self.student(batch["ids"], batch["offsets"])
+    def logits_of(self, batch: Any) -> torch.Tensor:
+        ids, offsets = batch["ids"], batch["offsets"]
+        if self.training and self._word_dropout:
+            stays = kept_at_random(ids, self._word_dropout, self._seed, self.global_step)
+            ids, offsets = without(ids, offsets, stays)
+        logits: torch.Tensor = self.student(ids, offsets)
         return logits
-
-    def labels_of(self, batch: Any) -> torch.Tensor:
-        labels: torch.Tensor = batch["label"]
-        return labels
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.student.parameters()), "lr": self._settings.learning_rate}]
 
 
 def bag_batches(tokens: Tokens, rows_per_batch: int, seed: int | None, columns: Mapping[str, ByRow]) -> Batches:

@@ -1,0 +1,58 @@
+"""What a search tried: quality against speed on validation rows, and the front that nothing beats in both."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stillroom.report.style import Theme, figure, png
+
+_WIDTH = 5.4
+Trials = Sequence[Mapping[str, Any]]
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the (cost, quality) points that no other point beats or equals in both, cheapest first.
+
+    Of equal points the first counts.
+    """
+    order = sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1], index))
+    kept: list[int] = []
+    for index in order:
+        if not kept or points[index][1] > points[kept[-1]][1]:
+            kept.append(index)
+    return kept
+
+
+def pareto(trials: Trials, winner: Mapping[str, Any], theme: Theme) -> bytes:
+    """Retention of every trial's package against its p95 latency; hollow ones were trained in part.
+
+    winner: the settings that were chosen.
+    """
+    families = list(dict.fromkeys(trial["settings"]["family"] for trial in trials))
+    points = [(trial["measured"]["latency_p95_ms"], trial["retention"]) for trial in trials]
+    whole = [index for index, trial in enumerate(trials) if trial["whole"]]
+    edge = [whole[index] for index in front([points[index] for index in whole])]
+    with figure(theme, _WIDTH, 4.2) as (drawn, axes):
+        axes.plot(*zip(*(points[index] for index in edge), strict=True), color=theme.faint, lw=1.4, zorder=1)
+        for place, family in enumerate(families):
+            colour = theme.student(place)
+            for index, trial in enumerate(trials):
+                if trial["settings"]["family"] == family:
+                    face = colour if trial["whole"] else theme.ground
+                    axes.plot(*points[index], "o", ms=8, mfc=face, mec=colour, color=colour)
+            axes.plot([], [], "o", ms=8, color=colour, label=family)
+        for index in edge:
+            chosen = trials[index]["settings"] == winner
+            name = trials[index]["name"] + (" (chosen)" if chosen else "")
+            above = (0, 7)
+            axes.annotate(
+                name, points[index], above, textcoords="offset points", ha="center", va="bottom", size=9,
+                weight="bold" if chosen else "normal",
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.margins(x=0.2, y=0.2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.grid()
+        axes.legend(loc="lower right")
+        axes.set_xlabel("p95 latency of one text, ms (log scale)")
+        axes.set_ylabel("retention on the validation rows")
+        return png(drawn)

@@ -1,0 +1,78 @@
+"""What a search tries: levels from cheap to dear, on each a default recipe and a few others."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stillroom.student_params import (
+    AutoParams,
+    BilstmParams,
+    CnnParams,
+    FixedStudent,
+    NarrowParams,
+    SlicedParams,
+    StaticParams,
+)
+
+_KINDS: Mapping[str, Callable[..., FixedStudent]] = {
+    "static": StaticParams,
+    "cnn": CnnParams,
+    "bilstm": BilstmParams,
+    "sliced": SlicedParams,
+    "narrow": NarrowParams,
+}
+_ENCODER_EPOCHS = 6
+_RECIPES: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"objective": "mse"},
+    {"temperature": 4.0, "hard_weight": 0.1},
+    {"objective": "dkd"},
+    {"averaging": 0.995},
+    {"temperature": 1.0, "hard_weight": 0.3},
+    {"hard_weight": 0.9, "final_hard_weight": 0.1},
+)
+"""Small and different: mse and kl at two temperatures are what wins in Kim et al. (arXiv 2105.08919), by the noise of
+the labels; the others seldom do, and cost a third of a training to find out."""
+_OWN: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "static": ({"hidden": 1024, "word_dropout": 0.05}, {"ngram_buckets": 16_384}),
+    "cnn": ({"filters": 256},),
+    "bilstm": ({"hidden": 256, "dimensions": 256},),
+}
+"""Changes of a family's own settings, before the recipes that all have."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Students of about one cost. name: for people and files; candidates: the first is the default recipe."""
+
+    name: str
+    candidates: tuple[FixedStudent, ...]
+
+
+def levels(settings: AutoParams, teacher_layers: int, max_length: int) -> list[Level]:
+    """The levels of all families that are asked for, not yet in order of cost.
+
+    A family of cheap students is one level; of encoders every number of layers is one, doubling up to all but one.
+    """
+    common = {"max_length": min(settings.max_length, max_length), "max_vocabulary": settings.max_vocabulary}
+    return [
+        Level(name, tuple(_candidates(family, {**common, **shape}, settings.trials)))
+        for family in settings.families
+        for name, shape in _shapes(family, teacher_layers)
+    ]
+
+
+def _shapes(family: str, teacher_layers: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if family not in ("sliced", "narrow"):
+        yield family, {}
+        return
+    counts = sorted({2**power for power in range(int(math.log2(max(teacher_layers - 1, 1))) + 1)} - {teacher_layers})
+    for layers in counts or [1]:
+        yield f"{family}-{layers}", {"layers": layers, "epochs": _ENCODER_EPOCHS, "patience": 2}
+
+
+def _candidates(family: str, shape: Mapping[str, Any], limit: int) -> Iterator[FixedStudent]:
+    changes = [{}, *_OWN.get(family, ()), *_RECIPES[1:]]
+    for change in changes[:limit]:
+        yield _KINDS[family](family=family, **{**shape, **change})

@@ -1,0 +1,127 @@
+"""benchmarks/students.py without its trainings: which parts are due, and what results over seeds are summed up to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import students
+from benchmarks.students import Part
+
+LABELS = [0, 1] * 100
+
+
+def wrong(count: int) -> list[int]:
+    """Predictions for LABELS of which the first `count` are wrong."""
+    return [1 - label if place < count else label for place, label in enumerate(LABELS)]
+
+
+def answer(mistakes: int, own_ms: float = 1.0, **changes: Any) -> dict[str, Any]:
+    times = {"own": own_ms, "student": 0.5, "onnx_int8": 20.0, "tokenise": 0.1}
+    return {
+        "data_sha256": "a",
+        "predicted": wrong(mistakes),
+        "unquantised": None,
+        "params": 1_000,
+        "size_bytes": 4_000,
+        "setting": "defaults",
+        "train_seconds": 3.0,
+        "latency_ms": {name: {"p50": taken, "p95": taken} for name, taken in times.items()},
+        **changes,
+    }
+
+
+def own_answer(mistakes: int, **changes: Any) -> dict[str, Any]:
+    beside = {
+        "student": "static",
+        "labels": LABELS,
+        "teacher": wrong(10),
+        "baseline": wrong(40),
+        "teacher_params": 100_000,
+        "teacher_size_bytes": 400_000,
+        "torch_over_int8": 3.0,
+        "machine": {},
+    }
+    return answer(mistakes, own_ms=0.5, unquantised=wrong(mistakes - 2)) | beside | changes
+
+
+def test_a_systems_figures_over_seeds() -> None:
+    pairs = [(answer(mistakes), own_answer(20)) for mistakes in (28, 29, 30)]
+    figures = students.summarise(pairs)
+    assert figures["seeds"] == 3
+    assert figures["accuracy"] == pytest.approx(171 / 200, abs=1e-4)
+    assert figures["retention"]["point"] == pytest.approx(171 / 190, abs=1e-4)
+    assert figures["baseline_gain"]["point"] == pytest.approx(11 / 200, abs=1e-4)
+    assert figures["params_fraction"] == 0.01
+    assert figures["size_ratio"] == 100.0
+    assert figures["speedup"] == {"vs_torch_fp32": 60.0, "vs_onnx_int8": 20.0, "vs_tokenise": 0.1, "vs_student": 0.5}
+    assert figures["int8_drop"] is None
+    assert students.summarise([(own_answer(20), own_answer(20))])["int8_drop"] == 0.01
+
+
+def test_the_interval_over_seeds_holds_that_of_each() -> None:
+    alone = [students.summarise([(answer(mistakes), own_answer(20))]) for mistakes in (20, 40)]
+    both = students.summarise([(answer(mistakes), own_answer(20)) for mistakes in (20, 40)])
+    for figure in ("retention", "baseline_gain"):
+        assert both[figure]["lower"] == alone[1][figure]["lower"] < alone[1][figure]["point"]
+        assert both[figure]["upper"] == alone[0][figure]["upper"] > alone[0][figure]["point"]
+        assert alone[1][figure]["point"] < both[figure]["point"] < alone[0][figure]["point"]
+
+
+def test_results_of_other_rows_are_not_compared() -> None:
+    with pytest.raises(SystemExit, match="different rows"):
+        students.summarise([(answer(20, data_sha256="b"), own_answer(20))])
+
+
+def test_a_part_that_is_done_is_not_due_again(tmp_path: Path) -> None:
+    parts = students.all_parts(["banking77", "sst2"], ["large", "small"])
+    assert len({part.name for part in parts}) == len(parts) == 2 * 2 * (4 * 3 + 2)
+    done = Part("sst2", "small", "setfit", 1)
+    students.keep(tmp_path, done, answer(20))
+    assert students.missing(parts, tmp_path) == [part for part in parts if part != done]
+    due = students.missing(parts, tmp_path, "sst2/*/setfit-*")
+    assert [(part.teacher, part.seed) for part in due] == [
+        ("large", 0),
+        ("large", 1),
+        ("large", 2),
+        ("small", 0),
+        ("small", 2),
+    ]
+    assert list(tmp_path.rglob("*.partial")) == []
+
+
+def test_what_is_done_is_told_by_data_teacher_and_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = students.all_parts(["sst2"], ["small"])
+    for part in parts:
+        if part.seed < 2:
+            students.keep(tmp_path, part, own_answer(20) if part.system == "student" else answer(30))
+    students.keep(tmp_path, Part("sst2", "small", "setfit", 2), answer(30))  # its seed's student is not there yet
+    figures = students.summarise_all(parts, tmp_path)
+    assert set(figures["sst2"]["small"]) == {*students.OURS, *students.PEERS}
+    seeds = {system: row["seeds"] for system, row in figures["sst2"]["small"].items()}
+    assert seeds == {"student": 2, "teacher_int8": 1, "tfidf": 1, "model2vec": 2, "setfit": 2, "layer_cut": 2}
+    assert json.loads(json.dumps(figures)) == figures
+    students.print_table(figures)
+    assert len(capsys.readouterr().out.strip().splitlines()) == 2 + len(seeds)
+
+
+def test_nothing_is_measured_beside_a_student_that_is_not_there(tmp_path: Path) -> None:
+    workshop = students.Workshop(tmp_path, tmp_path / "peers", {"sst2": tmp_path}, {"small": tmp_path})
+    with pytest.raises(SystemExit, match="sst2/small/tfidf-0: needs student-0"):
+        workshop.perform(Part("sst2", "small", "tfidf", 0))
+
+
+def test_the_chosen_student_is_the_selected_or_the_best() -> None:
+    kept = {name: {"retention": {"accuracy": {"lower": lower}}} for name, lower in (("a", 0.8), ("b", 0.9))}
+    assert students.choose({"selected": "a", "students": kept}) == "a"
+    assert students.choose({"selected": None, "students": kept}) == "b"
+
+
+def test_validation_rows_are_used_where_the_data_have_some(tmp_path: Path) -> None:
+    def given() -> list[str]:
+        return students.run_command("own.yaml", tmp_path, Path("teacher"), tmp_path / "workspace")
+
+    assert "data.validation=null" in given()
+    (tmp_path / "validation.csv").touch()
+    assert f"data.validation={tmp_path / 'validation.csv'}" in given()

@@ -1,0 +1,46 @@
+"""benchmarks/students.py on a tiny run, with the systems that the project's own environment can train."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import students
+from benchmarks.students import Part, Workshop
+from tests.e2e.conftest import TinyRun
+
+pytestmark = [pytest.mark.serial, pytest.mark.slow]
+
+
+def test_systems_are_measured_beside_the_workspaces_student(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLROOM_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(students, "run_command", lambda *_: ["true"])  # the run that is there already
+    monkeypatch.setattr(students, "peers_python", lambda _: Path(sys.executable))
+    place = tmp_path / "sst2/tiny"
+    place.mkdir(parents=True)
+    (place / "workspace-0").symlink_to(tiny_run.workspace)
+    workshop = Workshop(tmp_path, tmp_path / "peers", {"sst2": tmp_path}, {"tiny": tiny_run.workspace})
+    parts = [Part("sst2", "tiny", *of) for of in (("student", 0), ("student", 1), ("teacher_int8", 0), ("tfidf", 0))]
+    for part in parts:
+        students.keep(tmp_path, part, workshop.perform(part))
+
+    figures = students.summarise_all(parts, tmp_path)["sst2"]["tiny"]
+    selected = tiny_run.summary["students"][tiny_run.summary["selected"]]
+    first = students.summarise_all(parts[:1], tmp_path)["sst2"]["tiny"]["student"]
+    assert first["accuracy"] == pytest.approx(selected["metrics"]["accuracy"], abs=1e-4)
+    assert first["retention"]["point"] == pytest.approx(selected["retention"]["accuracy"]["point"], abs=1e-4)
+    assert figures["student"]["seeds"] == 2
+    assert figures["student"]["speedup"]["vs_student"] == pytest.approx(1.0, abs=0.5)
+    assert figures["teacher_int8"]["params_fraction"] == 1.0
+    assert figures["tfidf"]["accuracy"] > 0.5
+    weights = [
+        (folder / "artifacts/students" / tiny_run.summary["selected"] / "student.safetensors").read_bytes()
+        for folder in (place / "workspace-0", place / "workspace-1")
+    ]
+    assert weights[0] != weights[1]
+    of_seeds = [json.loads((place / f"student-{seed}.json").read_text()) for seed in (0, 1)]
+    assert of_seeds[0]["teacher"] == of_seeds[1]["teacher"]
+    assert min(one["train_seconds"] for one in of_seeds) > 0.0

@@ -1,0 +1,46 @@
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillroom.report.pareto import front, pareto
+from stillroom.report.style import DARK, LIGHT
+
+points = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda pair: (float(pair[0]), pair[1] / 9)))
+
+
+@given(given_points=points)
+def test_nothing_beats_a_point_of_the_front_and_all_others_are_beaten_or_equalled(
+    given_points: list[tuple[float, float]],
+) -> None:
+    kept = front(given_points)
+
+    def covered(index: int) -> bool:
+        cost, quality = given_points[index]
+        return any(given_points[other][0] <= cost and given_points[other][1] >= quality for other in kept)
+
+    assert all(covered(index) for index in range(len(given_points)))
+    assert len({given_points[index] for index in kept}) == len(kept)
+    costs = [given_points[index][0] for index in kept]
+    qualities = [given_points[index][1] for index in kept]
+    assert costs == sorted(set(costs))
+    assert qualities == sorted(set(qualities))
+
+
+def trial(family: str, whole: bool, retention: float, latency_ms: float) -> dict[str, Any]:
+    return {
+        "name": f"{family}#0",
+        "settings": {"family": family, "epochs": 3 if whole else 1},
+        "whole": whole,
+        "retention": retention,
+        "measured": {"latency_p95_ms": latency_ms},
+    }
+
+
+def test_the_plot_is_a_png_that_changes_with_what_was_chosen() -> None:
+    tried = [trial("static", True, 0.97, 0.04), trial("static", False, 0.9, 0.05), trial("cnn", True, 0.99, 0.2)]
+    chosen = pareto(tried, tried[0]["settings"], LIGHT)
+    assert chosen.startswith(b"\x89PNG")
+    assert chosen == pareto(tried, tried[0]["settings"], LIGHT)
+    assert chosen != pareto(tried, tried[2]["settings"], LIGHT)
+    assert chosen != pareto(tried, tried[0]["settings"], DARK)

@@ -1,0 +1,162 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillroom.errors import InputError
+from stillroom.student_params import AutoParams, FixedStudent, SlicedParams, StaticParams
+from stillroom.students.family import Cost
+from stillroom.students.search import Asked, Found, Measured, Search
+from stillroom.students.shortlist import Level, levels
+
+TEACHER = 0.9
+
+
+def asked(**changes: Any) -> Asked:
+    return Asked(AutoParams(family="auto", **{"retention": 0.95, "margin": 0.0} | changes), TEACHER)
+
+
+def static(**changes: Any) -> StaticParams:
+    return StaticParams(family="static", epochs=9, **changes)
+
+
+def reaching(accuracy: float, latency_ms: float = 1.0, size_bytes: int = 1000) -> Measured:
+    return Measured(
+        accuracy=accuracy,
+        fp32_accuracy=accuracy,
+        latency_p50_ms=latency_ms,
+        latency_p95_ms=latency_ms,
+        size_bytes=size_bytes,
+        params=10,
+        quantisation="dynamic_int8",
+        seconds=0.0,
+    )
+
+
+def cost_of(student: FixedStudent) -> Cost:
+    dear = student.layers if isinstance(student, SlicedParams) else 0
+    return Cost(params=100 * (1 + dear), flops_per_token=1 + dear, flops_per_text=1, bytes_per_token=1)
+
+
+class Bench:
+    """Runs whose outcome is known; `ran` are the settings in order."""
+
+    def __init__(self, folder: Path, outcome: Callable[[FixedStudent], Measured]) -> None:
+        self.folder = folder
+        self.outcome = outcome
+        self.ran: list[FixedStudent] = []
+
+    def run(self, student: FixedStudent, folder: Path) -> Measured:
+        self.ran.append(student)
+        folder.mkdir(parents=True)
+        return self.outcome(student)
+
+    def find(self, wanted: Asked, tried: list[Level]) -> Found:
+        return Search(wanted, self.folder, cost_of, self.run).find(tried)
+
+
+CHEAP = Level("static", (static(), static(objective="mse"), static(hidden=8), static(temperature=4.0)))
+DEAR = Level("sliced-2", (SlicedParams(family="sliced", layers=2),))
+
+
+def test_the_first_that_holds_ends_the_search_and_nothing_dearer_is_trained(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda student: reaching(0.89))
+    found = bench.find(asked(), [DEAR, CHEAP])
+    assert found.settings == CHEAP.candidates[0]
+    assert bench.ran == [CHEAP.candidates[0]]
+
+
+def test_a_level_that_comes_near_has_its_recipes_tried_and_the_better_half_trained_whole(tmp_path: Path) -> None:
+    def outcome(student: FixedStudent) -> Measured:
+        if student.objective == "mse":
+            return reaching(0.87 if student.epochs == 9 else 0.86)
+        return reaching(0.85 if student.temperature == 4.0 else 0.84)
+
+    bench = Bench(tmp_path, outcome)
+    found = bench.find(asked(), [CHEAP, DEAR])
+    assert found.settings == CHEAP.candidates[1]
+    assert [student.epochs for student in bench.ran] == [9, 3, 3, 3, 9]
+    assert [trial.whole for trial in found.trials] == [True, False, False, False, True]
+
+
+def test_a_short_training_never_wins(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda student: reaching(0.89 if student.epochs == 3 else 0.84))
+    found = bench.find(asked(), [CHEAP])
+    assert found.settings.epochs == 9
+    assert any(not trial.lacks for trial in found.trials if not trial.whole)
+
+
+def test_a_level_far_from_the_retention_is_left_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda student: reaching(0.89 if student.family == "sliced" else 0.6))
+    assert bench.find(asked(), [CHEAP, DEAR]).settings == DEAR.candidates[0]
+    assert len(bench.ran) == 2
+
+
+def test_where_none_holds_the_best_within_the_budgets_is_given(tmp_path: Path) -> None:
+    def outcome(student: FixedStudent) -> Measured:
+        return reaching(0.8, latency_ms=9.0) if student.family == "sliced" else reaching(0.7)
+
+    bench = Bench(tmp_path, outcome)
+    assert bench.find(asked(max_latency_p95_ms=5.0), [CHEAP, DEAR]).settings.family == "static"
+    bench = Bench(tmp_path / "free", outcome)
+    assert bench.find(asked(), [CHEAP, DEAR]).settings.family == "sliced"
+
+
+def test_budgets_that_no_student_keeps_name_the_nearest(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda student: reaching(0.89, latency_ms=3.0 if student.family == "static" else 9.0))
+    with pytest.raises(InputError, match=r"nearest is static#0 with 3 ms \(p95\) and 1000 bytes; raise max_latency"):
+        bench.find(asked(max_latency_p95_ms=1.0), [CHEAP, DEAR])
+
+
+def test_a_package_size_below_all_weights_is_refused_before_any_training(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda student: reaching(0.89))
+    with pytest.raises(InputError, match="max_package_bytes is 99; the smallest student has 100 weights"):
+        bench.find(asked(max_package_bytes=99), [CHEAP, DEAR])
+    assert bench.ran == []
+
+
+def test_a_search_that_is_broken_off_goes_on_with_what_it_had_tried(tmp_path: Path) -> None:
+    def breaks(student: FixedStudent) -> Measured:
+        if student.family == "sliced":
+            raise KeyboardInterrupt
+        return reaching(0.6)
+
+    with pytest.raises(KeyboardInterrupt):
+        Bench(tmp_path, breaks).find(asked(), [CHEAP, DEAR])
+    for left in tmp_path.glob("sliced*"):
+        left.rmdir()
+    again = Bench(tmp_path, lambda student: reaching(0.89))
+    found = again.find(asked(), [CHEAP, DEAR])
+    assert [student.family for student in again.ran] == ["sliced"]
+    assert [trial.level for trial in found.trials] == ["static", "sliced-2"]
+
+
+def test_what_a_package_lacks_is_told_with_its_figures() -> None:
+    wanted = asked(max_latency_p95_ms=0.5, max_package_bytes=10)
+    assert wanted.lacks(reaching(0.72)) == (
+        "retention 0.8000 is below 0.95",
+        "p95 1 ms is above 0.5 ms",
+        "package of 1000 bytes is above 10",
+    )
+    assert asked().lacks(reaching(0.95 * TEACHER + 1e-9)) == ()
+
+
+@given(
+    layers=st.integers(1, 24),
+    families=st.permutations(["static", "cnn", "bilstm", "sliced", "narrow"]).map(tuple),
+    trials=st.integers(1, 12),
+)
+def test_levels_are_made_of_settings_that_a_run_accepts(layers: int, families: tuple[str, ...], trials: int) -> None:
+    settings = AutoParams(family="auto", families=families, trials=trials, max_length=64)  # type: ignore[arg-type]
+    made = levels(settings, layers, 32)
+    assert {level.candidates[0].family for level in made} == set(families)
+    assert len({level.name for level in made}) == len(made)
+    for level in made:
+        assert 1 <= len(level.candidates) <= trials
+        assert len(set(map(repr, level.candidates))) == len(level.candidates)
+        for student in level.candidates:
+            assert student.max_length == 32
+            assert getattr(student, "layers", 1) <= max(1, layers - 1)
