@@ -17,7 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from students import run_command
+
 ROOT = Path(__file__).resolve().parents[1]
+PARAMS = "examples/banking77.yaml"
 PASSED, REFUSED = 0, 3
 
 
@@ -31,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         workspace = (arguments.workspace or Path(scratch) / "workspace").absolute()
-        command = run_command(arguments.data.absolute(), arguments.teacher.absolute(), workspace)
+        command = run_command(PARAMS, arguments.data.absolute(), arguments.teacher.absolute(), workspace)
         print(shlex.join(["stillroom", *command[1:]]), flush=True)
         done = subprocess.run(command, cwd=ROOT)
         if done.returncode not in (PASSED, REFUSED):
@@ -41,20 +44,6 @@ def main() -> None:
         print(f"{name:28s} {value}")
     if arguments.json:
         print(json.dumps(figures))
-
-
-def run_command(data: Path, teacher: Path, workspace: Path) -> list[str]:
-    """The run, as a user with local files would call it."""
-    overrides = {
-        "data.source": data / "train.csv",
-        "data.test": data / "test.csv",
-        "data.label": "category",
-        "teacher.source": teacher,
-        "teacher.name": teacher.name,
-    }
-    program = str(Path(sys.executable).with_name("stillroom"))
-    command = [program, "run", "--params", "examples/banking77.yaml", "--workspace", str(workspace)]
-    return [*command, *(word for key, value in overrides.items() for word in ("--set", f"{key}={value}"))]
 
 
 def read_figures(summary: dict[str, Any]) -> dict[str, Any]:

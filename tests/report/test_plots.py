@@ -28,6 +28,7 @@ def material(names: tuple[str, ...] = ("a", "b", "c")) -> Material:
         baseline_history=history[:2],
         max_length=64,
         machine={},
+        trimming={},
     )
     return Material(
         summary=summary(),

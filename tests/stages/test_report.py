@@ -87,6 +87,12 @@ def test_the_verdict_comes_first(done: Path) -> None:
         assert digest in body
 
 
+def test_what_vocabulary_and_calibration_did_is_told_on_the_page(done: Path) -> None:
+    page = (done / layout.REPORT / "report.html").read_text()
+    assert "900 of the teacher&#39;s 30,522 pieces; 12.5% of the texts are cut otherwise, 0.12% of the pieces" in page
+    assert "Vocabulary: 900 of the teacher's 30,522 pieces" in (done / layout.REPORT / "report.md").read_text()
+
+
 def test_markdown_names_plots_that_exist(done: Path) -> None:
     folder = done / layout.REPORT
     text = (folder / "report.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from stillroom.batching import Tokens, tokenise
 from stillroom.errors import InputError
-from stillroom.students.vocabulary import Vocabulary, trim
+from stillroom.students.vocabulary import Vocabulary, trim, trimming
 from tests.toys import toy_rows, train_tokeniser
 
 KINDS = ("WordPiece", "BPE", "Unigram", "WordLevel")
@@ -222,3 +222,27 @@ def test_a_tokeniser_of_another_kind_is_refused() -> None:
 
     with pytest.raises(InputError, match=r"type 'Alien' cannot be trimmed; WordPiece, BPE, Unigram, WordLevel can"):
         trim(Alien(), Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64)), 100, 0, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_trimming_loses_is_nothing_with_room_for_all_and_grows_as_room_goes(kind: str) -> None:
+    tokeniser, _ = original(kind)
+    shares = [
+        trimming(tokeniser, trimmed(kind, limit, False)[0], USED) for limit in (tokeniser.get_vocab_size() + 9, 60, 40)
+    ]
+    assert shares[0]["changed"] == 0.0
+    assert shares[0]["unknown"] == shares[0]["unknown_before"]
+    assert 0 < shares[1]["changed"] <= shares[2]["changed"] <= 1
+    assert [share["pieces_of"] for share in shares] == [tokeniser.get_vocab_size()] * 3
+    assert shares[2]["pieces"] <= 40
+    if kind == "WordLevel":
+        assert shares[0]["unknown"] < shares[1]["unknown"] <= shares[2]["unknown"]
+
+
+def test_special_tokens_are_no_loss() -> None:
+    tokeniser, _ = original("WordPiece")
+    tokeniser = Tokenizer.from_str(tokeniser.to_str())
+    tokeniser.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    assert trimming(tokeniser, trimmed("WordPiece", 10_000, False)[0], USED)["changed"] == 0.0

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from stillroom.batching import Ints, Tokens, load_tokeniser, tokenise
-from stillroom.calibration import fit_temperature
+from stillroom.calibration import fit_temperature, softmax
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
 from stillroom.export.ladder import Trial, climb
@@ -19,6 +19,7 @@ from stillroom.export.measure import latencies_ms
 from stillroom.export.onnx import Floats, check_parity, export_onnx, onnx_logits, open_graph, torch_logits
 from stillroom.export.package import write_package
 from stillroom.export.rungs import Quantiser
+from stillroom.gate.metrics import expected_calibration_error
 from stillroom.params import QuantiseParams
 
 _BUDGET = 8192
@@ -98,7 +99,11 @@ def build_package(
             accuracy=model.accuracy,
         )
         climbed = climb(Quantiser(graph, Path(scratch), calibration), settings, trial)
-        temperature = fit_temperature(climbed.logits, validation.label)
+        temperature = round(fit_temperature(climbed.logits, validation.label), 6)
+        error = {
+            when: expected_calibration_error(validation.label, softmax(climbed.logits, scale))
+            for when, scale in (("before", 1.0), ("after", temperature))
+        }
         return write_package(
             folder,
             model=climbed.path,
@@ -107,12 +112,13 @@ def build_package(
             family=model.family,
             labels=model.labels,
             max_length=model.max_length,
-            temperature=round(temperature, 6),
+            temperature=temperature,
             quantisation=climbed.steps[-1].rung,
             params=model.params,
             threads=model.threads,
             lineage=lineage,
             rungs=[step.as_json() for step in climbed.steps],
+            calibration={f"ece_{when}": value for when, value in error.items()},
             fp32=None if climbed.fp32 is None else climbed.fp32.as_json(),
         )
 

@@ -25,11 +25,13 @@ def write_package(
     lineage: Mapping[str, str],
     rungs: Sequence[Mapping[str, Any]] = (),
     fp32: Mapping[str, Any] | None = None,
+    calibration: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Fill an existing, empty folder with a package and return its manifest.
 
     threads: CPU threads that the graph runs best with, 0 for every core. params: number of weights of the model.
-    rungs: every rung tried, the one that ships last; fp32: the same figures of the graph before it was quantised.
+    rungs: every rung tried, the one that ships last; fp32: the same figures of the graph before it was quantised;
+    calibration: its expected calibration error on validation rows with the temperature, and without.
     """
     shutil.copyfile(model, folder / "model.onnx")
     shutil.copyfile(tokeniser, folder / "tokenizer.json")
@@ -50,6 +52,7 @@ def write_package(
         "lineage": dict(lineage),
         "rungs": [dict(rung) for rung in rungs],
         "fp32": None if fp32 is None else dict(fp32),
+        "calibration": None if calibration is None else dict(calibration),
     }
     write_json(folder / MANIFEST, manifest)
     return manifest

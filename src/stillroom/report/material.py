@@ -26,7 +26,8 @@ class Bins:
 class StudentMaterial:
     """One student beside its figures in the summary. confusion: rows by [label, chosen class].
 
-    trials: what its search tried, and settings: what that chose; empty and None where nothing was searched.
+    trimming: what its vocabulary lost. trials: what its search tried, and settings: what that chose; empty and None
+    where nothing was searched.
     """
 
     name: str
@@ -39,6 +40,7 @@ class StudentMaterial:
     baseline_history: History
     max_length: int
     machine: Mapping[str, Any]
+    trimming: Mapping[str, float]
     trials: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] | None = None
 

@@ -77,6 +77,21 @@ def class_rows(material: Material, student: StudentMaterial) -> list[dict[str, A
     return sorted(rows, key=lambda row: (row["rows"] == 0, row["change"], row["label"]))
 
 
+def notes(student: StudentMaterial) -> list[str]:
+    """In words, what the vocabulary lost and what calibration gave, on validation rows."""
+    lost, error = student.trimming, student.manifest.get("calibration")
+    told = [
+        f"Vocabulary: {lost['pieces']:,} of the teacher's {lost['pieces_of']:,} pieces; {lost['changed']:.1%} of the "
+        f"texts are cut otherwise, {lost['unknown']:.2%} of the pieces are unknown "
+        f"({lost['unknown_before']:.2%} to the teacher)."
+    ]
+    if error:
+        temperature = student.manifest["temperature"]
+        before, after = error["ece_before"], error["ece_after"]
+        told.append(f"Calibration: ECE {before:.3f}, and {after:.3f} with the temperature {temperature:.3g}.")
+    return told
+
+
 def dropped(material: Material) -> list[str]:
     """In words, the rows that are in no split; reasons without rows are left out."""
     return [f"{count:,} {reason.replace('_', ' ')}" for reason, count in material.snapshot["dropped"].items() if count]
@@ -91,6 +106,7 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
             "selected": student.name == summary["selected"],
             **{key: summary["students"][student.name][key] for key in ("verdict", "reasons", "metrics")},
             "classes": class_rows(material, student),
+            "notes": notes(student),
             "rungs": rungs(student.manifest),
             "lineage": {**student.manifest["lineage"], "package": student.manifest["digest"]},
         }

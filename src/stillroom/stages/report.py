@@ -115,6 +115,7 @@ def _student(name: str, evidence: Evidence, summary: Mapping[str, Any]) -> Stude
         baseline_history=training["baseline_history"],
         max_length=manifest["max_length"],
         machine=evidence.evaluation.machine,
+        trimming=training["trimming"],
         trials=training.get("search", ()),
         settings=training.get("settings"),
     )

@@ -100,6 +100,7 @@ def publish(
         "params": count_params(student),
         "labels": list(material.description.labels),
         "max_length": settings.max_length,
+        "trimming": dict(material.trimming),
         "shape": family.describe(student, folder),
         **told,
     }

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from stillroom.cache.identity import check_same, entry_keys, fingerprint
 from stillroom.cache.reader import Reader
 from stillroom.data.splits import Rows
 from stillroom.student_params import StudentParams
-from stillroom.students.vocabulary import trim
+from stillroom.students.vocabulary import trim, trimming
 from stillroom.teacher.model import TOKENISER, Classifier, Description, load_teacher
 from stillroom.training import ByRow
 
@@ -28,7 +28,7 @@ class Material:
 
     kept[new id] = teacher's id; pad: new id of the padding token; tokens: the transfer set, training rows first, grown
     texts after them; signals: the teacher's answers by name, a column each: [texts of the transfer set, width], or
-    [texts, tokens, width] for states of tokens.
+    [texts, tokens, width] for states of tokens; trimming: what the trimmed vocabulary loses on the validation rows.
     """
 
     teacher: Classifier
@@ -39,6 +39,7 @@ class Material:
     tokens: Tokens
     validation_tokens: Tokens
     signals: Mapping[str, ByRow]
+    trimming: Mapping[str, float] = field(default_factory=dict)
 
 
 def gather(
@@ -92,6 +93,7 @@ def gather(
         tokens,
         tokenise(trimmed, validation.text, settings.max_length),
         columns,
+        trimming(original, trimmed, validation.text),
     )
 
 

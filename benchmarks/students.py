@@ -1,0 +1,365 @@
+"""Stillroom's students beside what a user would pick instead: the same rows, machine and run, three seeds.
+
+    python benchmarks/students.py --banking77 FOLDER --sst2 FOLDER --teacher FOLDER [--teacher FOLDER]
+                                  --results FOLDER [--peers FOLDER] [--only PATTERN] [--json]
+
+A folder of data holds train.csv, test.csv and, where the data have one, validation.csv, with the columns text and
+category; that of a teacher a checkpoint of an encoder. The peers' packages live in an environment of their own, made in
+--peers from benchmarks/peers-requirements.txt where it is missing; it needs Python 3.11.
+
+The work falls into parts, DATA/TEACHER/SYSTEM-SEED, each a JSON file below --results. A part that is there is not done
+again, so the benchmark can be stopped, and run in pieces: --only 'banking77/*/tfidf-*'. The student of seed 0 comes
+from `stillroom run`; those of later seeds learn from the same teacher, split and cache, so that seeds differ in how a
+student is trained and in nothing else. Every figure is of the same test rows. Intervals over seeds are the widest of
+theirs: the least lower bound and the greatest upper bound.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = {"banking77": "examples/banking77.yaml", "sst2": "examples/sentences.yaml"}
+SEEDS = (0, 1, 2)
+OURS = ("student", "teacher_int8")
+PEERS = ("tfidf", "model2vec", "setfit", "layer_cut")
+SEEDLESS = ("teacher_int8", "tfidf")
+"""Nothing in them is left to chance; one seed is all."""
+YARDSTICKS = ("onnx_int8", "tokenise", "student")
+PASSED, REFUSED = 0, 3
+CONFIDENCE, RESAMPLES = 0.95, 10_000
+TRAINING = {
+    "student": ("split", "grow", "teach", "capture", "distil@{}", "quantise@{}"),
+    "teacher_int8": ("split", "teach"),
+}
+"""Stages whose time a user waits for; evaluation is left out, as it is for the peers."""
+
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One system, trained once with one seed on one data set beside one teacher."""
+
+    data: str
+    teacher: str
+    system: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """As --only sees it."""
+        return f"{self.data}/{self.teacher}/{self.system}-{self.seed}"
+
+
+def main() -> None:
+    """Do the parts that are missing, then print what all of them say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in EXAMPLES:
+        parser.add_argument(f"--{name}", type=Path, metavar="FOLDER")
+    parser.add_argument("--teacher", type=Path, action="append", required=True, metavar="FOLDER")
+    parser.add_argument("--results", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--peers", type=Path, metavar="FOLDER", help="default, the folder environment of the results")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="parts to be done")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    data = {name: folder.absolute() for name in EXAMPLES if (folder := getattr(arguments, name))}
+    if not data:
+        parser.error(f"no data; give {' or '.join(f'--{name} FOLDER' for name in EXAMPLES)}")
+    teachers = {folder.name: folder.absolute() for folder in arguments.teacher}
+    results = arguments.results.absolute()
+    workshop = Workshop(results, (arguments.peers or results / "environment").absolute(), data, teachers)
+    parts = all_parts(list(data), list(teachers))
+    for part in missing(parts, results, arguments.only):
+        print(f"{part.name} …", flush=True)
+        keep(results, part, workshop.perform(part))
+    figures = summarise_all(parts, results)
+    print_table(figures)
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+def all_parts(data: Sequence[str], teachers: Sequence[str]) -> list[Part]:
+    """Every part; a student of a seed comes before whatever is measured beside it."""
+    return [
+        Part(name, teacher, system, seed)
+        for name in data
+        for teacher in teachers
+        for system in (*OURS, *PEERS)
+        for seed in (SEEDS[:1] if system in SEEDLESS else SEEDS)
+    ]
+
+
+def missing(parts: Sequence[Part], results: Path, only: str = "*") -> list[Part]:
+    """The parts that match and have no result yet."""
+    return [part for part in parts if fnmatchcase(part.name, only) and not _path(results, part).exists()]
+
+
+def keep(results: Path, part: Part, found: Found) -> None:
+    """Write a part's result, whole or not at all."""
+    path = _path(results, part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(found))
+    partial.rename(path)
+
+
+def _path(results: Path, part: Part) -> Path:
+    return results / f"{part.name}.json"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where parts are done: folders of data and teachers by name, results, and the peers' environment."""
+
+    results: Path
+    peers: Path
+    data: Mapping[str, Path]
+    teachers: Mapping[str, Path]
+
+    def perform(self, part: Part) -> Found:
+        """Do one part; ends the program where a command fails."""
+        place = self.results / part.data / part.teacher
+        first = workspace = place / f"workspace-{SEEDS[0]}"
+        kept = place / f"student-{SEEDS[0]}.json"
+        if part.system == "student" and part.seed == SEEDS[0]:
+            command = run_command(EXAMPLES[part.data], self.data[part.data], self.teachers[part.teacher], workspace)
+            _call(command, ROOT, good=(PASSED, REFUSED))
+            student = choose(json.loads((workspace / "reports/summary.json").read_text()))
+        elif kept.exists():
+            student = json.loads(kept.read_text())["student"]
+        else:
+            sys.exit(f"{part.name}: needs student-{SEEDS[0]} of the same data and teacher; do that part first")
+        if part.system == "student" and part.seed != SEEDS[0]:
+            workspace = place / f"workspace-{part.seed}"
+            train_again(first, workspace, student, part.seed)
+        found = self.ask(part, workspace, student)
+        if part.system == "student":
+            found |= beside(workspace, student)
+        if part.system in OURS:
+            found["train_seconds"] = stage_seconds(TRAINING[part.system], student, [workspace, first])
+        return found
+
+    def ask(self, part: Part, workspace: Path, student: str) -> Found:
+        """What benchmarks/peers.py finds of a system, in the environment that it needs."""
+        python = Path(sys.executable) if part.system in OURS else peers_python(self.peers)
+        out = self.results / "answer.json"
+        command = [str(python), str(ROOT / "benchmarks/peers.py"), part.system, "--workspace", str(workspace)]
+        command += ["--student", student, "--encoder", str(self.teachers[part.teacher])]
+        command += ["--seed", str(part.seed), "--out", str(out)]
+        on_cpu = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src")}
+        idly = {"OMP_WAIT_POLICY": "passive"}  # as Stillroom's stages: torch's threads must not spin beside the others'
+        _call(command, ROOT, os.environ | on_cpu | idly)
+        found: Found = json.loads(out.read_text())
+        out.unlink()
+        return found
+
+
+def run_command(params: str, data: Path, teacher: Path, workspace: Path) -> list[str]:
+    """The run, as a user with local files would call it."""
+    own = data / "validation.csv"
+    overrides = {
+        "data.source": data / "train.csv",
+        "data.validation": own if own.exists() else "null",
+        "data.test": data / "test.csv",
+        "data.label": "category",
+        "teacher.source": teacher,
+        "teacher.name": teacher.name,
+    }
+    program = str(Path(sys.executable).with_name("stillroom"))
+    command = [program, "run", "--params", params, "--workspace", str(workspace)]
+    return [*command, *(word for key, value in overrides.items() for word in ("--set", f"{key}={value}"))]
+
+
+def choose(summary: Found) -> str:
+    """The selected student, or the one that surely keeps most where none passed."""
+    students: Mapping[str, Found] = summary["students"]
+    best = max(students, key=lambda name: students[name]["retention"].get("accuracy", {"lower": 0.0})["lower"])
+    return str(summary["selected"] or best)
+
+
+def train_again(first: Path, workspace: Path, student: str, seed: int) -> None:
+    """The same student with another seed, from all that stands before it in the first workspace.
+
+    The stages are called by hand: a seed in params.yaml would teach another teacher on another split.
+    """
+    from stillroom.params_file import load_params, write_yaml
+
+    rooms = [f"artifacts/{room}" for room in ("split", "grown", "teacher", "cache", "reference")]
+    (workspace / "artifacts").mkdir(parents=True, exist_ok=True)
+    write_yaml(load_params(first / "params.yaml", [f"seed={seed}"]), workspace / "params.yaml")
+    for name in ("requirements.lock", *rooms):
+        (workspace / name).unlink(missing_ok=True)
+        (workspace / name).symlink_to(first / name)
+    state = ROOT / os.environ.get("STILLROOM_STATE", ".stillroom")
+    for stage in ("distil", "quantise", "evaluate"):
+        command = [sys.executable, "-m", "stillroom.stages", stage, student]
+        _call(command, workspace, os.environ | {"STILLROOM_STATE": str(state)})
+
+
+def beside(workspace: Path, student: str) -> Found:
+    """What every system of this seed is compared with: labels, teacher and baseline on the test rows, and figures."""
+    from stillroom.data.splits import read_split
+    from stillroom.export.predictions import read_probabilities
+    from stillroom.files import read_json
+
+    folder = workspace / "artifacts/evaluations" / student
+    evaluation = read_json(folder / "evaluation.json")
+    test = read_split(workspace / "artifacts/split", "test")
+    chosen = {
+        name: read_probabilities(folder / "predictions.parquet", name, test).argmax(axis=1).tolist()
+        for name in ("teacher", "baseline")
+    }
+    return {
+        "student": student,
+        "labels": test.label.tolist(),
+        **chosen,
+        "teacher_params": evaluation["teacher"]["params"],
+        "teacher_size_bytes": evaluation["teacher"]["size_bytes"],
+        "torch_over_int8": evaluation["speedup"]["vs_torch_fp32"] / evaluation["speedup"]["vs_onnx_int8"],
+        "machine": evaluation["machine"],
+    }
+
+
+def stage_seconds(stages: Sequence[str], student: str, workspaces: Sequence[Path]) -> float:
+    """How long these stages took, each by its receipt in the first workspace that has one."""
+    total = 0.0
+    for stage in stages:
+        receipts = (folder / ".stillroom/receipts" / f"{stage.format(student)}.json" for folder in workspaces)
+        kept = next((path for path in receipts if path.exists()), None)
+        if kept is not None:
+            receipt = json.loads(kept.read_text())
+            total += receipt["ended_at"] - receipt["started_at"]
+    return total
+
+
+def peers_python(folder: Path) -> Path:
+    """The peers' Python; packages are installed where their environment is missing or its requirements have changed."""
+    requirements, python = ROOT / "benchmarks/peers-requirements.txt", folder / "bin/python"
+    installed = folder / "installed.txt"
+    if not python.exists():
+        _call([sys.executable, "-m", "venv", str(folder)], ROOT)
+    if not installed.exists() or installed.read_text() != requirements.read_text():
+        _call([str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)], ROOT)
+        installed.write_text(requirements.read_text())
+    return python
+
+
+def _call(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    good: Sequence[int] = (PASSED,),
+) -> None:
+    print(shlex.join(command), file=sys.stderr, flush=True)
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr)
+    if done.returncode not in good:
+        sys.exit(f"{shlex.join(command)} ended with {done.returncode}")
+
+
+def summarise_all(parts: Sequence[Part], results: Path) -> Found:
+    """Figures by data, teacher and system, of the parts that are done and whose student is."""
+    figures: Found = {}
+    found = {part: json.loads(_path(results, part).read_text()) for part in parts if _path(results, part).exists()}
+    groups: dict[tuple[str, str, str], list[tuple[Found, Found]]] = {}
+    for part, result in found.items():
+        student = found.get(Part(part.data, part.teacher, "student", part.seed))
+        if student is not None:
+            groups.setdefault((part.data, part.teacher, part.system), []).append((result, student))
+    for (data, teacher, system), pairs in groups.items():
+        figures.setdefault(data, {}).setdefault(teacher, {})[system] = summarise(pairs)
+    return figures
+
+
+def summarise(pairs: Sequence[tuple[Found, Found]]) -> Found:
+    """Figures of one system over its seeds; each result stands beside the student of the same seed."""
+    for result, student in pairs:
+        if result["data_sha256"] != student["data_sha256"]:
+            sys.exit("parts of different rows; remove the results whose workspace was made anew")
+    accuracies = [_accuracy(result["predicted"], student["labels"]) for result, student in pairs]
+    ratios = [_ratios(result["latency_ms"], student["torch_over_int8"]) for result, student in pairs]
+    drops = [
+        _accuracy(result["unquantised"], student["labels"]) - _accuracy(result["predicted"], student["labels"])
+        for result, student in pairs
+        if result["unquantised"] is not None
+    ]
+    first, beside_it = pairs[0]
+    return {
+        "seeds": len(pairs),
+        "accuracy": round(mean(accuracies), 4),
+        "retention": _widest([_compared(result, student, "teacher") for result, student in pairs]),
+        "params_fraction": round(first["params"] / beside_it["teacher_params"], 6),
+        "speedup": {name: float(f"{median(ratio[name] for ratio in ratios):.4g}") for name in ratios[0]},
+        "size_ratio": round(beside_it["teacher_size_bytes"] / first["size_bytes"], 2),
+        "baseline_gain": _widest([_gain(result, student) for result, student in pairs]),
+        "int8_drop": round(mean(drops), 4) if drops else None,
+        "train_seconds": round(mean(result["train_seconds"] for result, _ in pairs), 1),
+        "setting": first["setting"],
+    }
+
+
+def _accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    return mean(float(own == label) for own, label in zip(predicted, labels, strict=True))
+
+
+def _ratios(latency_ms: Found, torch_over_int8: float) -> dict[str, float]:
+    """Median latency of each yardstick ÷ the system's own, of one process.
+
+    PyTorch is no part of that process: its time is the int8 teacher's times their ratio beside the student.
+    """
+    own = latency_ms["own"]["p50"]
+    ratios = {f"vs_{name}": latency_ms[name]["p50"] / own for name in YARDSTICKS}
+    return {"vs_torch_fp32": ratios["vs_onnx_int8"] * torch_over_int8, **ratios}
+
+
+def _compared(result: Found, student: Found, other: str) -> tuple[float, float, float]:
+    """Accuracy ÷ that of `other` on the same rows: point and one-sided bounds of the gate's paired bootstrap."""
+    from stillroom.gate.statistics import cells, retention
+
+    sample = cells(student["labels"], student[other], result["predicted"])
+    found = retention(sample, "accuracy", CONFIDENCE, RESAMPLES, 0)
+    return found.point, found.lower, found.upper
+
+
+def _gain(result: Found, student: Found) -> tuple[float, float, float]:
+    """Accuracy minus that of the student trained without a teacher: the ratio's point and bounds times the latter."""
+    baseline = _accuracy(student["baseline"], student["labels"])
+    point, lower, upper = ((ratio - 1.0) * baseline for ratio in _compared(result, student, "baseline"))
+    return point, lower, upper
+
+
+def _widest(bounds: Sequence[tuple[float, float, float]]) -> dict[str, float]:
+    points, lower, upper = zip(*bounds, strict=True)
+    return {"point": round(mean(points), 4), "lower": round(min(lower), 4), "upper": round(max(upper), 4)}
+
+
+def print_table(figures: Found) -> None:
+    """For people: one line a system."""
+    heads = ("accuracy", "retention", "of params", "× smaller", "× teacher", "× int8", "× student", "trained")
+    for data, teachers in figures.items():
+        for teacher, systems in teachers.items():
+            print(
+                f"\n{data}, {teacher}\n{'':14}"
+                + "".join(f"{head:>{22 if head == 'retention' else 11}}" for head in heads)
+            )
+            for system, row in systems.items():
+                kept, speed = row["retention"], row["speedup"]
+                bounds = f"{kept['point']:.3f} [{kept['lower']:.3f}, {kept['upper']:.3f}]"
+                print(
+                    f"{system:14}{row['accuracy']:11.4f}{bounds:>22}{row['params_fraction']:11.4f}{row['size_ratio']:11.1f}"
+                    f"{speed['vs_torch_fp32']:11.4g}{speed['vs_onnx_int8']:11.4g}{speed['vs_student']:11.4g}"
+                    f"{row['train_seconds']:9.0f} s"
+                )
+
+
+if __name__ == "__main__":
+    main()
