@@ -135,7 +135,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(raw: dict[str, Any
             minimal(students={"a": {"family": "static", "word_dropout": 1.0}}),
             ["students.a.word_dropout is 1.0"],
         ),
-        (minimal(students={"a": {"family": "dynamic"}}), ["students.a", "'dynamic'", "'static', 'sliced'"]),
+        (
+            minimal(students={"a": {"family": "dynamic"}}),
+            ["students.a", "'dynamic'", "'static', 'cnn', 'bilstm', 'sliced', 'narrow', 'auto'"],
+        ),
         (minimal(students={"a": {"epochs": 3}}), ["students.a", "family"]),
         (minimal(students={}), ["students is {}", "at least 1"]),
         (minimal(data={}), ["data.source is missing"]),
@@ -190,10 +193,30 @@ def test_two_students_that_differ_in_case_only_are_refused() -> None:
     assert "'Small' and 'small' differ in case only" in told
 
 
+def test_students_auto_is_short_for_one_student_that_is_searched() -> None:
+    found = validate(minimal(students="auto", capture={"signals": ["logits", "embedding"]}), "given").students
+    assert list(found) == ["auto"]
+    assert found["auto"].family == "auto"
+    assert found == validate(minimal(students={"auto": {"family": "auto"}}), "given").students
+
+
+def test_a_search_must_not_ask_for_less_than_the_gate() -> None:
+    students = {"found": {"family": "auto", "retention": 0.95}}
+    told = refusal(minimal(students=students, gate={"retention": {"accuracy": 0.96}}))
+    assert "students.found.retention is 0.95, and the gate asks for 0.96" in told
+    assert validate(minimal(students=students, gate={"retention": {"accuracy": 0.95}}), "given")
+
+
+def test_a_student_that_imitates_states_needs_their_signal() -> None:
+    students = {"thin": {"family": "narrow", "hidden_layer": 4}}
+    assert "students.thin learns from the signal hidden.4" in refusal(minimal(students=students))
+    assert validate(minimal(students=students, capture={"signals": ["logits", "hidden.4:int8"]}), "given")
+
+
 def test_a_cosine_loss_needs_the_embedding_that_capture_keeps() -> None:
     students = {"cut": {"family": "sliced", "cosine_weight": 0.1}}
     told = refusal(minimal(students=students, capture={"signals": ["logits"]}))
-    assert "students.cut.cosine_weight needs the signal embedding" in told
+    assert "students.cut learns from the signal embedding; add it to capture.signals, or set cosine_weight" in told
     students["cut"]["cosine_weight"] = 0
     assert validate(minimal(students=students, capture={"signals": ["logits"]}), "given")
 

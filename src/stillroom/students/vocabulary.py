@@ -102,7 +102,9 @@ def _forced(spec: Mapping[str, Any], ids: Mapping[str, int], pad: int) -> list[i
     unknown = _unknown(spec["model"])
     special = [added["id"] for added in spec["added_tokens"] if added["special"]]
     around = [ids[name] for name in _names_around(spec.get("post_processor"))]
-    return list(dict.fromkeys([pad, *([ids[unknown]] if unknown in ids else []), *special, *around]))
+    return list(
+        dict.fromkeys([pad, *([ids[unknown]] if unknown is not None and unknown in ids else []), *special, *around])
+    )
 
 
 def _names_around(processor: Mapping[str, Any] | None) -> list[str]:
