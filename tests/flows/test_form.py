@@ -1,6 +1,6 @@
 """Overrides as the form of a deployment and as the server's check."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from flows.form import Overrides, assignments
 from stillroom.params import Params, validate
 from stillroom.params_file import merged
-from stillroom.student_params import SlicedParams, StaticParams
+from stillroom.student_params import SlicedParams, Student
 
 BASE: dict[str, Any] = {
     "data": {"source": "rows.csv"},
@@ -30,7 +30,7 @@ def test_only_what_was_given_is_assigned() -> None:
         "capture": {"signals": ["logits"]},
         "registry": None,
     }
-    with pytest.raises(Exception, match=r"students\.tall\.cosine_weight needs the signal embedding"):
+    with pytest.raises(Exception, match=r"students\.tall learns from the signal embedding"):
         applied(given)
     given["students"]["tall"]["cosine_weight"] = 0.0  # type: ignore[index]
     params = applied(given)
@@ -56,7 +56,9 @@ def test_the_form_has_every_section_and_key_of_params() -> None:
         if isinstance(section, type) and issubclass(section, BaseModel):
             assert set(schema[f"{section.__name__}Override"]["properties"]) == set(section.model_fields), name
     student = set(schema["StudentOverride"]["properties"])
-    assert student == {*StaticParams.model_fields, *SlicedParams.model_fields}
+    families = get_args(get_args(Student)[0])
+    assert student == {key for family in families for key in family.model_fields}
+    assert {"ngram_buckets", "layers", "families"} <= student
     assert schema["TeacherParamsOverride"]["properties"]["max_length"]["description"].startswith("Tokens read")
 
 

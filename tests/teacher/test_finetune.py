@@ -94,7 +94,10 @@ def test_separable_classes_are_learned(run: Run) -> None:
     model, history = run()
     accuracy = (predict(model, run.tokens[1], 0, 500).argmax(axis=1) == VALIDATION.label).mean()
     assert accuracy > 0.7
-    assert accuracy == pytest.approx(max(epoch["validation_accuracy"] for epoch in history))
+    reached = [epoch["validation_accuracy"] for epoch in history]
+    error = (max(reached) * (1 - max(reached)) / len(VALIDATION)) ** 0.5
+    assert any(accuracy == pytest.approx(one) for one in reached), "what was kept is an epoch's"
+    assert accuracy >= max(reached) - error - 1e-6, "which validation cannot tell from the best"
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
