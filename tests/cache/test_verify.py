@@ -9,13 +9,13 @@ import torch
 from stillroom.cache.codecs import PerToken, Signal, asked_for
 from stillroom.cache.identity import entry_keys
 from stillroom.cache.live import LiveTeacher, load_live
-from stillroom.cache.reader import Reader
+from stillroom.cache.reader import Reader, cosine
 from stillroom.cache.shards import DamagedCache
 from stillroom.cache.store import Store
 from stillroom.cache.verify import check_sample
 from stillroom.errors import InputError
 from stillroom.params import ComputeParams
-from tests.toys import toy_rows
+from tests.toys import LABELS, toy_rows
 
 TEXTS = toy_rows(12, seed=6).text
 ROWS = np.arange(100, 112)
@@ -139,3 +139,44 @@ def test_a_small_difference_of_precision_passes(live: LiveTeacher, tmp_path: Pat
         return torch.from_numpy(values).bfloat16().float().numpy()
 
     check_sample(stored(live, tmp_path, SIGNALS, "logits", rounded), live, ROWS, TEXTS)
+
+
+def test_rounding_of_an_answer_near_nought_passes_and_another_answer_there_does_not() -> None:
+    usual = 4.0
+    unsure, moved, other = np.array([[0.1, -0.1]]), np.array([[0.13, -0.09]]), np.array([[-0.1, 0.1]])
+    sure = np.array([[2.9, -2.8]])
+    assert cosine(unsure, moved)[0] < 0.99
+    assert cosine(unsure, moved, usual)[0] > 0.999
+    assert cosine(unsure, other, usual)[0] < 0.99
+    assert cosine(unsure, sure, usual)[0] < cosine(unsure, sure)[0] + 1e-12
+    assert cosine(np.zeros((1, 2)), sure, usual)[0] == 0.0
+    assert np.isnan(cosine(np.array([[np.nan, 0.0]]), unsure, usual)[0])
+
+
+@pytest.mark.parametrize(("moved", "same"), [((0.0, 0.004), True), ((-0.04, 0.0), False)])
+def test_a_text_between_two_classes_does_not_condemn_the_cache(
+    live: LiveTeacher, tmp_path: Path, moved: tuple[float, float], same: bool
+) -> None:
+    usual = stored(live, tmp_path / "true", asked_for(("logits",))).usual_norm("logits")
+    faint = np.zeros(len(LABELS), dtype=np.float32)
+    faint[0] = 0.02 * usual
+
+    def unsure(values: Any, at: int) -> Any:
+        values = values.copy()
+        values[at] = faint
+        return values
+
+    class Unsure(LiveTeacher):
+        def ask_all(self, *asked: Any) -> Any:
+            for rows, values in super().ask_all(*asked):
+                logits = values[BY_NAME["logits"]]
+                logits[rows == 5] = faint + usual * np.array([*moved, 0.0], dtype=np.float32)
+                yield rows, values
+
+    reader = stored(live, tmp_path / "unsure", asked_for(("logits",)), "logits", unsure)
+    now = Unsure(live.folder, live.model, live.tokeniser, live.max_length, live.pad, live.precision, 100)
+    if same:
+        check_sample(reader, now, ROWS, TEXTS)
+    else:
+        with pytest.raises(DamagedCache, match=r"the answer \(logits\) for row 105"):
+            check_sample(reader, now, ROWS, TEXTS)

@@ -20,6 +20,9 @@ from stillroom.storage import Folder
 Ints = npt.NDArray[np.int64]
 _THREADS = 2
 _COMPARED = 512
+_FEW = 256
+_SMALL = 0.25
+"""Share of the usual norm below which a row's direction is mostly rounding."""
 """Answers to one content that are compared at a time."""
 _COMPARED_KEYS = 1 << 16
 """Keys, about, that are looked at together for such as repeat."""
@@ -149,6 +152,15 @@ class Reader:
         back[by_shard] = np.arange(len(positions))
         return take(join(parts), back)
 
+    def usual_norm(self, signal: str) -> float:
+        """Root mean square norm of an entry, of a few; 0 for a signal of every token."""
+        entries = int(self.starts[-1])
+        positions = np.unique(np.linspace(0, max(entries - 1, 0), min(entries, _FEW)).astype(np.int64))
+        if self.signal(signal).layer is not None or not entries:
+            return 0.0
+        stored = self.read(signal, positions)
+        return float(np.sqrt(np.square(stored.astype(np.float64)).sum(axis=1).mean()))
+
     def _repeats(self) -> Iterator[tuple[Ints, Ints]]:
         """Positions of entries whose key an earlier shard has, and of the first entry of that key.
 
@@ -181,7 +193,7 @@ class Reader:
             pairs = (first[start : start + _COMPARED], later[start : start + _COMPARED])
             for name, signal in self.signals.items():
                 one, other = (signal.codec.decode(self.encoded(name, positions)) for positions in pairs)
-                found = agreement(one, other)
+                found = agreement(one, other, self.usual_norm(name))
                 worst = int(found.argmin())
                 if not found[worst] >= signal.codec.least_cosine:
                     pair = [self._owner(positions[worst]) for positions in pairs]
@@ -195,21 +207,30 @@ class Reader:
         return self.shards[int(np.searchsorted(self.starts, position, side="right")) - 1]
 
 
-def cosine(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Of each row of two arrays, [n]; NaN where a row is not finite."""
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    result: npt.NDArray[Any] = (one * other).sum(axis=1) / np.maximum(norms, 1e-12)
+def cosine(one: npt.NDArray[Any], other: npt.NDArray[Any], usual: float = 0.0) -> npt.NDArray[Any]:
+    """Of each row of two arrays, [n]; NaN where a row is not finite.
+
+    usual: norm of such rows. Of two classes between which a teacher cannot tell, the logits are near 0, and what they
+    point to is the rounding of a precision. Where both rows are small, one that is near the other agrees with it:
+    1 − distance² ÷ 2 is the cosine of rows whose norm is 1, here that of the largest small ones.
+    """
+    norms = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
+    result: npt.NDArray[Any] = (one * other).sum(axis=1) / np.maximum(norms[0] * norms[1], 1e-12)
+    limit = _SMALL * usual
+    small = np.maximum(*norms) < limit
+    near = 1 - np.square(one[small] - other[small]).sum(axis=1) / (2 * limit**2 or 1.0)
+    result[small] = np.maximum(result[small], near)
     result[(one == other).all(axis=1)] = 1.0  # of two rows of zeros too
     return result
 
 
-def agreement(one: Any, other: Any) -> npt.NDArray[Any]:
+def agreement(one: Any, other: Any, usual: float = 0.0) -> npt.NDArray[Any]:
     """The cosine of each entry, [n]; for a signal of every token, of all tokens of an entry together.
 
-    NaN where the shapes differ.
+    usual: norm of an entry, of a signal with one vector for each. NaN where the shapes differ.
     """
     if not isinstance(one, PerToken):
-        return cosine(one, other) if one.shape == other.shape else np.full(len(one), np.nan)
+        return cosine(one, other, usual) if one.shape == other.shape else np.full(len(one), np.nan)
     if one.lengths.tolist() != other.lengths.tolist():
         return np.where(one.lengths == other.lengths, 1.0, np.nan)
     if one.values.shape != other.values.shape:

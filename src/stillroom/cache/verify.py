@@ -14,10 +14,11 @@ def check_sample(reader: Reader, teacher: LiveTeacher, rows: Ints, examples: Seq
     rows: what messages call the examples.
     """
     positions = reader.locate(entry_keys(examples), "texts")
+    usual = {name: reader.usual_norm(name) for name in reader.signals}
     for batch, values in teacher.ask_all(examples, tuple(reader.signals.values())):
         for signal, live in values.items():
             stored = signal.codec.decode(reader.encoded(signal.name, positions[batch]))
-            found = agreement(stored, live)
+            found = agreement(stored, live, usual[signal.name])
             worst = int(found.argmin())  # NaN counts as the least
             if not found[worst] >= signal.codec.least_cosine:
                 raise DamagedCache(
