@@ -207,6 +207,22 @@ def test_a_search_must_not_ask_for_less_than_the_gate() -> None:
     assert validate(minimal(students=students, gate={"retention": {"accuracy": 0.95}}), "given")
 
 
+def test_a_search_must_package_as_the_run_does() -> None:
+    students: dict[str, Any] = {"found": {"family": "auto"}}
+    ladder = {"rungs": ["fp32"]}
+    found = validate(minimal(students=students, quantise=ladder), "given")
+    assert found.students["found"].quantise == found.quantise
+    assert students == {"found": {"family": "auto"}}, "what was given is left as it is"
+    students["found"]["quantise"] = {"rungs": ["dynamic_int8", "fp32"]}
+    assert "students.found.quantise differs from quantise" in refusal(minimal(students=students, quantise=ladder))
+    assert "students.found.quantise differs from quantise" in refusal(minimal(students=students))
+
+
+def test_the_schema_allows_the_short_form_of_a_search() -> None:
+    described = json_schema()["properties"]["students"]
+    assert {"const": "auto"} in described["anyOf"]
+
+
 def test_a_student_that_imitates_states_needs_their_signal() -> None:
     students = {"thin": {"family": "narrow", "hidden_layer": 4}}
     assert "students.thin learns from the signal hidden.4" in refusal(minimal(students=students))

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from stillroom.errors import ParamsError
-from stillroom.section import Fraction, Section, Share
-from stillroom.student_params import SlicedParams, Student
+from stillroom.quantise_params import QuantiseParams
+from stillroom.section import Fraction, Section
+from stillroom.student_params import Student
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 STUDENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
@@ -152,40 +153,6 @@ class CaptureParams(Section):
         return value
 
 
-Rung = Literal[
-    "dynamic_int8",
-    "dynamic_int8_per_channel",
-    "static_minmax",
-    "static_entropy",
-    "static_percentile",
-    "mixed_int8",
-    "fp32",
-]
-"""dynamic: activations are scaled as they come; static: as training rows had them, by the least and greatest value, by
-entropy or by percentile; mixed: the first of the int8 rungs, with the nodes that it hurts most left in fp32."""
-
-
-class QuantiseParams(Section):
-    """The ladder: the first rung whose drop on validation is allowed wins."""
-
-    rungs: tuple[Rung, ...] = get_args(Rung)
-    allowed_drop: Share = 0.003
-    """Validation accuracy that a rung may lose against the same student in fp32."""
-    parity_tolerance: Annotated[float, Field(gt=0.0)] = 1e-3
-    """Largest difference of a logit between PyTorch and the exported fp32 graph."""
-    calibration_rows: Annotated[int, Field(ge=32)] = 256
-    """Training rows that the static rungs take their ranges from."""
-
-    @field_validator("rungs")
-    @classmethod
-    def _ends_safe(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or value[-1] != "fp32" or len(set(value)) != len(value):
-            raise ValueError("name each rung once and end with fp32, which loses nothing")
-        if value[0] == "mixed_int8":
-            raise ValueError("name another int8 rung before mixed_int8, which starts from it")
-        return value
-
-
 class GateParams(Section):
     """What a student must prove on the test rows."""
 
@@ -222,6 +189,11 @@ class ComputeParams(Section):
     """CPU threads of a stage; 0 takes every core."""
 
 
+def is_search(student: Mapping[str, Any]) -> bool:
+    """Whether a student, as params.yaml holds it, is to be searched."""
+    return student.get("family") == "auto"
+
+
 class Params(Section):
     """A whole run."""
 
@@ -236,11 +208,24 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     compute: ComputeParams = ComputeParams()
 
-    @field_validator("students", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _searched(cls, value: Any) -> Any:
-        """`students: auto` is short for one student of that name and family."""
-        return {"auto": {"family": "auto"}} if value == "auto" else value
+    def _long_form(cls, raw: Any) -> Any:
+        """`students: auto` is short for one student of that name and family; a search packages as the run does.
+
+        Students carry all that they depend on, since DVC reads a student's own section for its stages.
+        """
+        if not isinstance(raw, Mapping):
+            return raw
+        students = {"auto": {"family": "auto"}} if raw.get("students") == "auto" else raw.get("students")
+        ladder = raw.get("quantise")
+        if not isinstance(students, Mapping) or not ladder:
+            return {**raw, "students": students} if "students" in raw else raw
+        completed = {
+            name: {"quantise": ladder, **student} if isinstance(student, Mapping) and is_search(student) else student
+            for name, student in students.items()
+        }
+        return {**raw, "students": completed}
 
     @model_validator(mode="after")
     def _student_names(self) -> Self:
@@ -259,10 +244,17 @@ class Params(Section):
     def _searches_ask_enough(self) -> Self:
         wanted = self.gate.retention.get("accuracy", 0.0)
         for name, student in self.students.items():
-            if student.family == "auto" and student.retention < wanted:
+            if student.family != "auto":
+                continue
+            if student.retention < wanted:
                 raise ValueError(
                     f"students.{name}.retention is {student.retention:g}, and the gate asks for {wanted:g}; "
                     "a search must ask for no less than gate.retention.accuracy"
+                )
+            if student.quantise != self.quantise:
+                raise ValueError(
+                    f"students.{name}.quantise differs from quantise; a search packages its trials as the run packages "
+                    f"its students, so give both the same"
                 )
         return self
 
@@ -291,6 +283,9 @@ def validate(raw: Mapping[str, Any], where: str) -> Params:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of params.yaml, for editors and for the form of a Prefect deployment."""
     schema = Params.model_json_schema()
+    students = schema["properties"]["students"]
+    described = {key: students.pop(key) for key in ("title", "description") if key in students}
+    schema["properties"]["students"] = described | {"anyOf": [{"const": "auto"}, students]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Stillroom params.yaml"
     return schema
@@ -317,7 +312,10 @@ def _in_words(problem: Any) -> str:
 
 
 def _or(student: Student) -> str:
-    return ", or set cosine_weight to 0" if isinstance(student, SlicedParams) else ""
+    """What else there is to do about a signal that lacks."""
+    return {"sliced": ", or set cosine_weight to 0", "auto": ", or leave sliced out of families"}.get(
+        student.family, ""
+    )
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from stillroom.quantise_params import QuantiseParams
 from stillroom.section import Fraction, Section, Share
 
 
@@ -155,9 +156,12 @@ class AutoParams(Section):
     """What is asked beyond it, since validation rows are few and the gate wants a lower bound."""
     max_latency_p95_ms: Annotated[float, Field(gt=0.0)] | None = None
     max_package_bytes: Annotated[int, Field(gt=0)] | None = None
-    trials: Annotated[int, Field(ge=1, le=64)] = 4
-    """Settings tried of a family, at most; the first by itself, the others by successive halving."""
-    max_length: Annotated[int, Field(ge=8, le=8192)] = 64
+    trials: Annotated[int, Field(ge=1, le=9)] = 4
+    """Settings tried of a level, at most; the first by itself, the others by successive halving."""
+    quantise: QuantiseParams = QuantiseParams()
+    """How trials are packaged: as the section quantise says of the run, which must be the same."""
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
+    """Tokens read of each text, or as many as the teacher reads."""
     max_vocabulary: Annotated[int, Field(ge=64)] = 30_000
 
     @property

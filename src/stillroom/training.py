@@ -202,6 +202,8 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         weights = [parameter.detach() for parameter in self.parameters()]
         if not self._average:
             self._average = [weight.clone() for weight in weights]
+        # a checkpoint is read before the weights are on their device
+        self._average = [average.to(weight.device) for average, weight in zip(self._average, weights, strict=True)]
         # at first a plain mean of all steps, so that the start does not weigh in for long
         self._averaged_steps += 1
         decay = min(self._averaging, 1 - 1 / self._averaged_steps)
@@ -251,7 +253,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self._losses = checkpoint["learner"]["losses"]
         # in the middle of an epoch Lightning goes on without on_train_epoch_start
         self._epoch_began = time.monotonic() - checkpoint["learner"]["seconds"]
-        self._average = [average.to(self.device) for average in checkpoint["learner"]["average"]]
+        self._average = checkpoint["learner"]["average"]
         self._averaged_steps = checkpoint["learner"]["averaged_steps"]
         torch.set_rng_state(checkpoint["learner"]["random"]["cpu"].cpu())
         torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint["learner"]["random"]["cuda"]])

@@ -202,7 +202,8 @@ def test_a_search_that_is_killed_does_not_try_again_what_it_has_tried(
     with pytest.raises(MemoryError, match="killed"):
         run_stage(monkeypatch, "distil", "found")
     assert run_stage(monkeypatch, "distil", "found") == 0
-    assert ran == ["static", "sliced", "sliced"]
+    assert sorted(ran[:2]) == ["sliced", "static"]
+    assert ran[2:] == ran[1:2], "the one that was broken off, and no other, is trained again"
 
 
 def teacher_accuracy() -> float:

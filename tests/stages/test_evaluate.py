@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from stillroom.export.predictions import read_probabilities
 from stillroom.export.runtime import Package
 from stillroom.files import file_digests
 from stillroom.gate.metrics import agreement, classification_metrics
+from stillroom.stages import evaluate
 from stillroom.stages.receipt import read_receipt
 from tests.conftest import run_stage
 from tests.toys import LABELS, Workspace
@@ -101,6 +103,34 @@ def test_each_speed_up_is_a_ratio_of_medians_of_the_same_run(finished: Workspace
     assert receipt is not None
     assert receipt.metrics["latency_p50_ms"] == own["p50"]
     assert receipt.metrics["accuracy"] == told["metrics"]["accuracy"] > 0.5
+
+
+def test_no_text_is_timed_that_the_package_has_met(own_finished: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict, timing = Package.predict, evaluate.latencies_ms
+    met: dict[int, list[str]] = {}
+    packages: list[Package] = []  # kept, so that no id is given twice
+    asked: list[tuple[int, list[str]]] = []
+
+    def watched(self: Package, texts: Sequence[str]) -> Any:
+        if self.folder.name == "student":
+            packages.append(self)
+            met.setdefault(id(self), []).extend(texts)
+        return predict(self, texts)
+
+    def timed(predictors: Any, texts: list[str], counts: dict[str, int], warm: list[str]) -> Any:
+        asked.append((id(packages[-1]), list(met[id(packages[-1])])))
+        return timing(predictors, texts, counts, warm)
+
+    monkeypatch.setattr(Package, "predict", watched)
+    monkeypatch.setattr(evaluate, "latencies_ms", timed)
+    assert run_stage(monkeypatch, "evaluate", "static") == 0
+    validation, test = (read_split(layout.SPLIT, name).text for name in ("validation", "test"))
+    ((package, before),) = asked
+    assert before == validation, "met before it was timed"
+    after = met[package][len(validation) :]
+    assert sorted(text for text in after if text not in validation) == sorted(test)
+    ((_, whole),) = [item for item in met.items() if item[0] != package]
+    assert whole == [*validation, *test], "quality and throughput are those of another, which met the test rows once"
 
 
 def test_a_damaged_package_is_not_evaluated(

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from stillroom.calibration import softmax
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.export.predictions import read_probabilities
 from stillroom.export.runtime import Package
-from stillroom.files import sha256_file
+from stillroom.files import file_digests, sha256_file
 from stillroom.gate.metrics import agreement, classification_metrics
 from stillroom.stages.receipt import read_receipt
 from stillroom.teacher.inference import predict
@@ -81,6 +83,25 @@ def test_the_fp32_graph_is_not_run_to_tell_what_int8_costs(
     accuracy = load_teacher(layout.TEACHER)[1].metrics["validation"]["accuracy"]
     assert rung["accuracy"] == pytest.approx(right, abs=0.05)
     assert rung["drop"] == pytest.approx(accuracy - rung["accuracy"])
+
+
+def test_a_teacher_that_cannot_be_int8_is_no_yardstick(
+    own_finished: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from stillroom.export.rungs import Quantiser
+
+    make, before = Quantiser.make, file_digests(layout.REFERENCE)
+
+    def refuse(self: Quantiser, rung: str, target: Path, nodes: Sequence[str] | None = None) -> None:
+        if rung == "dynamic_int8":
+            raise ValueError("no such operator")
+        make(self, rung, target, nodes)
+
+    monkeypatch.setattr(Quantiser, "make", refuse)
+    assert run_stage(monkeypatch, "reference") == 2
+    assert "has no int8 form to measure students against" in caplog.text
+    assert "ValueError: no such operator; take another teacher" in caplog.text
+    assert file_digests(layout.REFERENCE) == before
 
 
 def test_the_int8_teacher_is_a_package_like_any_other(finished: Workspace) -> None:

@@ -1,12 +1,15 @@
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from stillroom.errors import InputError
+from stillroom.errors import Diverged, InputError
 from stillroom.student_params import AutoParams, FixedStudent, SlicedParams, StaticParams
 from stillroom.students.family import Cost
 from stillroom.students.search import Asked, Found, Measured, Search
@@ -51,11 +54,14 @@ class Bench:
 
     def run(self, student: FixedStudent, folder: Path) -> Measured:
         self.ran.append(student)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return self.outcome(student)
 
+    def of(self, student: FixedStudent) -> Path:
+        return self.folder / hashlib.sha256(student.model_dump_json().encode()).hexdigest()
+
     def find(self, wanted: Asked, tried: list[Level]) -> Found:
-        return Search(wanted, self.folder, cost_of, self.run).find(tried)
+        return Search(wanted, 20.0, cost_of, self.of, self.run).find(tried)
 
 
 CHEAP = Level("static", (static(), static(objective="mse"), static(hidden=8), static(temperature=4.0)))
@@ -118,20 +124,67 @@ def test_a_package_size_below_all_weights_is_refused_before_any_training(tmp_pat
     assert bench.ran == []
 
 
-def test_a_search_that_is_broken_off_goes_on_with_what_it_had_tried(tmp_path: Path) -> None:
+def test_a_level_whose_weights_exceed_the_package_is_not_trained(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda student: reaching(0.6, size_bytes=90))
+    bench.find(asked(max_package_bytes=150), [CHEAP, DEAR])
+    assert {student.family for student in bench.ran} == {"static"}
+
+
+def test_dearer_levels_of_a_family_that_is_too_slow_are_left_out(tmp_path: Path) -> None:
+    deeper = [Level(f"sliced-{n}", (SlicedParams(family="sliced", layers=n),)) for n in (1, 2, 4)]
+    bench = Bench(tmp_path, lambda student: reaching(0.6, latency_ms=1.0 if student.family == "static" else 9.0))
+    found = bench.find(asked(max_latency_p95_ms=5.0), [*deeper, CHEAP])
+    assert [trial.level for trial in found.trials] == ["static", "sliced-1"]
+
+
+@pytest.mark.parametrize("error", [Diverged("the loss is nan"), InputError("the graph differs")])
+def test_a_trial_that_fails_is_told_and_the_search_goes_on(tmp_path: Path, error: Exception) -> None:
+    def outcome(student: FixedStudent) -> Measured:
+        if student == CHEAP.candidates[0]:
+            raise error
+        return reaching(0.89)
+
+    bench = Bench(tmp_path, outcome)
+    found = bench.find(asked(), [CHEAP, DEAR])
+    assert found.settings in CHEAP.candidates[1:]
+    assert (found.trials[0].measured, found.trials[0].retention) == (None, None)
+    assert found.trials[0].lacks == (f"failed: {error}",)
+
+
+def test_where_every_trial_fails_the_first_error_is_raised(tmp_path: Path) -> None:
+    def outcome(student: FixedStudent) -> Measured:
+        raise Diverged(f"{student.family} diverged")
+
+    with pytest.raises(Diverged, match="static diverged"):
+        Bench(tmp_path, outcome).find(asked(), [DEAR, CHEAP])
+
+
+def test_a_family_that_the_teacher_does_not_allow_is_left_out_and_refused_only_if_none_is_left(tmp_path: Path) -> None:
+    def cost(student: FixedStudent) -> Cost:
+        if student.family == "sliced":
+            raise InputError("cannot be sliced")
+        return cost_of(student)
+
+    bench = Bench(tmp_path, lambda student: reaching(0.6))
+    found = Search(asked(), 20.0, cost, bench.of, bench.run).find([DEAR, CHEAP])
+    assert {trial.level for trial in found.trials} == {"static"}
+    with pytest.raises(InputError, match="cannot be sliced"):
+        Search(asked(), 20.0, cost, bench.of, bench.run).find([DEAR])
+
+
+def test_what_was_tried_is_not_tried_again_though_other_budgets_are_asked(tmp_path: Path) -> None:
     def breaks(student: FixedStudent) -> Measured:
         if student.family == "sliced":
             raise KeyboardInterrupt
-        return reaching(0.6)
+        return reaching(0.6, latency_ms=2.0)
 
     with pytest.raises(KeyboardInterrupt):
         Bench(tmp_path, breaks).find(asked(), [CHEAP, DEAR])
-    for left in tmp_path.glob("sliced*"):
-        left.rmdir()
     again = Bench(tmp_path, lambda student: reaching(0.89))
-    found = again.find(asked(), [CHEAP, DEAR])
+    found = again.find(asked(max_latency_p95_ms=1.5), [CHEAP, DEAR])
     assert [student.family for student in again.ran] == ["sliced"]
     assert [trial.level for trial in found.trials] == ["static", "sliced-2"]
+    assert found.trials[0].lacks[-1] == "p95 2 ms is above 1.5 ms", "judged by what is asked now"
 
 
 def test_what_a_package_lacks_is_told_with_its_figures() -> None:
@@ -144,14 +197,26 @@ def test_what_a_package_lacks_is_told_with_its_figures() -> None:
     assert asked().lacks(reaching(0.95 * TEACHER + 1e-9)) == ()
 
 
+class Encoder(nn.Module):
+    """As much of an encoder as is looked at."""
+
+    def __init__(self, layers: int, heads: int) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(num_hidden_layers=layers, num_attention_heads=heads, hidden_size=26 * heads)
+        self.layers = nn.ModuleList(nn.Identity() for _ in range(layers))
+
+
 @given(
     layers=st.integers(1, 24),
+    heads=st.integers(1, 16),
     families=st.permutations(["static", "cnn", "bilstm", "sliced", "narrow"]).map(tuple),
-    trials=st.integers(1, 12),
+    trials=st.integers(1, 9),
 )
-def test_levels_are_made_of_settings_that_a_run_accepts(layers: int, families: tuple[str, ...], trials: int) -> None:
+def test_levels_are_made_of_settings_that_a_teacher_allows(
+    layers: int, heads: int, families: tuple[str, ...], trials: int
+) -> None:
     settings = AutoParams(family="auto", families=families, trials=trials, max_length=64)  # type: ignore[arg-type]
-    made = levels(settings, layers, 32)
+    made = levels(settings, Encoder(layers, heads), 32)
     assert {level.candidates[0].family for level in made} == set(families)
     assert len({level.name for level in made}) == len(made)
     for level in made:
@@ -160,3 +225,10 @@ def test_levels_are_made_of_settings_that_a_run_accepts(layers: int, families: t
         for student in level.candidates:
             assert student.max_length == 32
             assert getattr(student, "layers", 1) <= max(1, layers - 1)
+            assert getattr(student, "width", 26) % 26 == 0
+            assert getattr(student, "width", 26) <= 26 * heads
+
+
+def test_layers_are_counted_only_for_families_that_ask_for_them() -> None:
+    settings = AutoParams(family="auto", families=("static", "cnn"))
+    assert [level.name for level in levels(settings, nn.Identity(), 32)] == ["static", "cnn"]

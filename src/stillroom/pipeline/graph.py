@@ -1,13 +1,15 @@
 """Stages and their edges, as DVC resolves them from dvc.yaml: the only list of stages there is."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stillroom import layout
 from stillroom.errors import InputError
+from stillroom.params import is_search
 from stillroom.params_file import read_yaml
 
 _EDGE = re.compile(r'^"(?P<source>[^"]+)" -> "(?P<target>[^"]+)";$')
@@ -57,10 +59,16 @@ def parse_graph(dot: str) -> Graph:
     return Graph({name: tuple(sources) for name, sources in upstream.items()})
 
 
-def stages_alone(workspace: Path) -> frozenset[str]:
-    """Stages that dvc.yaml marks with `meta: {alone: true}`: they time things, so nothing may run beside them."""
+def alone(workspace: Path) -> Callable[[str], bool]:
+    """Whether a stage, by its address, times things, so that nothing may run beside it.
+
+    Those are what dvc.yaml marks with `meta: {alone: true}`, and the search of a student.
+    """
     stages: Mapping[str, Any] = read_yaml(workspace / "dvc.yaml").get("stages") or {}
-    return frozenset(name for name, stage in stages.items() if (stage.get("meta") or {}).get("alone"))
+    marked = {name for name, stage in stages.items() if (stage.get("meta") or {}).get("alone")}
+    students: Any = read_yaml(workspace / layout.PARAMS).get("students") or {}
+    searched = {f"distil@{name}" for name, student in students.items() if is_search(student)}
+    return lambda address: address in searched or address.partition("@")[0] in marked
 
 
 def _is_file(node: str) -> bool:

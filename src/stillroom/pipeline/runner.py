@@ -14,7 +14,7 @@ from stillroom.events import EVENTS_VARIABLE
 from stillroom.pipeline.command import child_environment, dvc_command
 from stillroom.pipeline.events import EventsTail
 from stillroom.pipeline.failure import stage_error
-from stillroom.pipeline.graph import stages_alone
+from stillroom.pipeline.graph import alone
 from stillroom.pipeline.listener import Listener, Silence
 from stillroom.pipeline.outcome import StageOutcome, fingerprint_of, fingerprints
 from stillroom.pipeline.output import Output
@@ -153,7 +153,7 @@ class StageRunner:
 
     def _side_by_side(self, plan: Plan, perform: Perform) -> list[StageOutcome]:
         waiting = list(plan.graph.order)
-        alone = stages_alone(self.workspace.path)
+        is_alone = alone(self.workspace.path)
         done: dict[str, StageOutcome] = {}
         running: dict[Future[StageOutcome], str] = {}
         failure: BaseException | None = None
@@ -161,7 +161,7 @@ class StageRunner:
             try:
                 while running or (waiting and failure is None):
                     if failure is None:
-                        for address in _startable(_ready(plan, waiting, done), list(running.values()), alone):
+                        for address in _startable(_ready(plan, waiting, done), list(running.values()), is_alone):
                             if len(running) == self.workers:
                                 break
                             waiting.remove(address)
@@ -187,15 +187,11 @@ def _ready(plan: Plan, waiting: list[str], done: dict[str, StageOutcome]) -> lis
     return [address for address in waiting if all(above in done for above in plan.graph.upstream[address])]
 
 
-def _startable(ready: list[str], running: list[str], alone: frozenset[str]) -> list[str]:
+def _startable(ready: list[str], running: list[str], is_alone: Callable[[str], bool]) -> list[str]:
     """Of the stages that are ready, those that may start beside the running ones."""
-    if any(_name(address) in alone for address in running):
+    if any(map(is_alone, running)):
         return []
-    shared = [address for address in ready if _name(address) not in alone]
+    shared = [address for address in ready if not is_alone(address)]
     if shared or running:
         return shared
     return ready[:1]
-
-
-def _name(address: str) -> str:
-    return address.partition("@")[0]

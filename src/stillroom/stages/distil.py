@@ -1,6 +1,5 @@
 """distil: split, grown texts, teacher and its cached answers → one student and its baseline without a teacher."""
 
-import functools
 import logging
 from typing import Any
 
@@ -14,13 +13,14 @@ from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, sha256_file
 from stillroom.params import Params
+from stillroom.section import Section
 from stillroom.student_params import AutoParams, FixedStudent
 from stillroom.students.distil import FAMILIES, VARIANTS, load_trained, publish, stopwatch, train
 from stillroom.students.material import Material, gather
 from stillroom.students.search import Asked, Found, Search
 from stillroom.students.shortlist import levels
 from stillroom.students.trial import STUDENT, Trials
-from stillroom.teacher.model import WEIGHTS, layers_of, load_teacher, read_description
+from stillroom.teacher.model import WEIGHTS, load_teacher, read_description
 from stillroom.training import Scratch, training_key
 
 log = logging.getLogger("stillroom")
@@ -31,12 +31,12 @@ def run(params: Params, item: str) -> dict[str, float]:
     given = params.students[item]
     compute.prepare(params.compute)
     lap = stopwatch()
-    room = _Room(params)
+    room = _Room(params, item)
     seconds: dict[str, float] = {"read": lap()}
     trained: dict[str, nn.Module] = {}
     histories: dict[str, list[dict[str, float]]] = {}
     told: dict[str, Any] = {}
-    search = Scratch(room.key("search", given))
+    search = Scratch(room.key("search", params.quantise if isinstance(given, AutoParams) else None))
     if isinstance(given, AutoParams):
         found = room.search(given, search)
         settings = found.settings
@@ -83,8 +83,9 @@ def run(params: Params, item: str) -> dict[str, float]:
 class _Room:
     """What this stage reads, and how students are trained on it."""
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, item: str) -> None:
         self._params = params
+        self._item = item
         self._rows = {name: read_split(layout.SPLIT, name) for name in ("train", "validation")}
         self._grown = read_grown(layout.GROWN)
         self._gathered: dict[tuple[object, ...], Material] = {}
@@ -92,9 +93,10 @@ class _Room:
         self.inputs = [read_snapshot(layout.SPLIT).sha256, *map(sha256_file, files)]
         self.precision = compute.precision(params.compute)
 
-    def key(self, variant: str, settings: AutoParams | FixedStudent) -> str:
-        """Of a training, or of a search."""
-        return training_key("distil", variant, settings.model_dump(), self.inputs, self._params.seed, self.precision)
+    def key(self, what: str, settings: Section | None) -> str:
+        """Of a training, or of the trials of a search, whatever they are wanted for."""
+        told = None if settings is None else settings.model_dump(mode="json")
+        return training_key("distil", self._item, what, told, self.inputs, self._params.seed, self.precision)
 
     def check(self, item: str, settings: FixedStudent) -> None:
         """Raise InputError for a student that would read more than the teacher does."""
@@ -122,15 +124,17 @@ class _Room:
 
     def search(self, asked: AutoParams, scratch: Scratch) -> Found:
         """The cheapest student that holds what is asked; what an earlier, killed search tried is not tried again."""
-        teacher, description = load_teacher(layout.TEACHER)
         trials = Trials(
             material=self.material,
             train_rows=self._rows["train"],
             validation_rows=self._rows["validation"],
-            key=functools.partial(self.key, "student"),
+            scratch=lambda settings: Scratch(f"{scratch.key}/{self.key('trial', settings)}"),
+            quantise=asked.quantise,
             seed=self._params.seed,
             machine=self._params.compute,
         )
-        tried = levels(asked, len(layers_of(teacher.encoder)[2]), description.max_length)
-        accuracy = description.metrics["validation"]["accuracy"]
-        return Search(Asked(asked, accuracy), scratch.folder, trials.cost, trials.run).find(tried)
+        teacher, description = load_teacher(layout.TEACHER)
+        tried = levels(asked, teacher.encoder, description.max_length)
+        tokens = self.material(tried[0].candidates[0]).tokens.lengths.mean()
+        wanted = Asked(asked, description.metrics["validation"]["accuracy"])
+        return Search(wanted, float(tokens), trials.cost, trials.folder, trials.run).find(tried)

@@ -6,6 +6,7 @@ token or its masked-language head.
 """
 
 import functools
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -36,7 +37,7 @@ def run(params: Params) -> dict[str, float]:
         proposals = _proposals(params)
     held_out = rows["validation"].text + rows["test"].text
 
-    @functools.cache
+    @functools.lru_cache(maxsize=2)  # of a step and the one before it
     def grown_by(factor: int) -> Grown:
         texts, near = rows["train"].text, params.data.near_duplicate
         return grow(texts, held_out, params.growth, near, params.seed, unlabelled, mask, proposals, factor=factor)
@@ -66,6 +67,7 @@ def _until_it_pays_no_more(
     What the teacher says is kept in the store of answers, where the stage capture finds it.
     """
     from stillroom.cache.capture import capture
+    from stillroom.cache.identity import entry_keys
     from stillroom.cache.live import load_live
     from stillroom.cache.texts import Listed
     from stillroom.students.material import gather
@@ -76,7 +78,8 @@ def _until_it_pays_no_more(
     train, validation = rows["train"], rows["validation"]
     compute.prepare(params.compute)
     teacher = load_live(layout.TEACHER, params.compute, params.capture.batch_tokens)
-    inputs = [read_snapshot(layout.SPLIT).sha256, sha256_file(layout.TEACHER / WEIGHTS)]
+    inputs = [read_snapshot(layout.SPLIT).sha256, sha256_file(layout.TEACHER / WEIGHTS), params.seed, teacher.precision]
+    tried = Scratch(training_key("grow", inputs))
 
     def score(factor: int) -> Step:
         texts = grown(factor)
@@ -85,10 +88,12 @@ def _until_it_pays_no_more(
         answers = capture(teacher, heard, params.capture, store, params.seed, params.compute).reader.folder
         settings = probe_settings(factor, teacher.max_length)
         material = gather(layout.TEACHER, answers, train, texts, validation, settings, False, ("logits",))
-        key = training_key("grow", factor, params.growth.model_dump(), inputs, params.seed, teacher.precision)
-        return scored(material, settings, train, validation, factor, params.seed, params.compute, Scratch(key))
+        heard_key = hashlib.sha256(entry_keys(texts).tobytes()).hexdigest()[:32]
+        scratch = Scratch(f"{tried.key}/{factor}-{heard_key}")
+        return scored(material, settings, train, validation, factor, params.seed, params.compute, scratch)
 
     chosen, steps = climb(score)
+    tried.discard()
     return chosen, [asdict(step) for step in steps]
 
 

@@ -4,20 +4,18 @@ Reads words in their order (Tang et al., arXiv 1903.12136). Cost: vocabulary × 
 8 × hidden × (dimensions + hidden + 2) weights; 16 × hidden × (dimensions + hidden) FLOPs a token, one after another.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from stillroom.batching import Tokens
 from stillroom.student_params import BilstmParams
-from stillroom.students.family import Cost, TokenLearner
+from stillroom.students.family import Cost, itself, padded_batches, token_learner
 from stillroom.students.material import Material
 from stillroom.students.table import start_table
-from stillroom.training import Batches, ByRow, text_batches
 
 SPECIAL_TOKENS = False
+graph, learner, batches = itself, token_learner, padded_batches
 THREADS = 1
 """CPU threads the exported graph runs best with: every step waits for the one before."""
 _LEAST = -1.0
@@ -80,20 +78,3 @@ def describe(student: BilstmStudent, folder: Path) -> dict[str, int]:
 def load(folder: Path, shape: dict[str, int]) -> BilstmStudent:
     """An untrained student of a described shape."""
     return BilstmStudent(**shape)
-
-
-def graph(student: BilstmStudent) -> BilstmStudent:
-    """The form that is exported: the student itself."""
-    return student
-
-
-def learner(student: BilstmStudent, settings: BilstmParams, total_steps: int, seed: int) -> TokenLearner:
-    """What trains it."""
-    return TokenLearner(student, settings, total_steps, settings.word_dropout, seed)
-
-
-def batches(
-    tokens: Tokens, settings: BilstmParams, pad: int, seed: int | None, columns: Mapping[str, ByRow]
-) -> Batches:
-    """Padded batches within the token budget, random for training, by length for validation (seed None)."""
-    return text_batches(tokens, settings.batch_tokens, pad, seed, columns)

@@ -5,7 +5,7 @@ token and of those after it, laid side by side, which int8 kernels know, as they
 Cost: vocabulary × dimensions + dimensions × filters × sum of widths weights; twice the latter FLOPs a token.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stillroom.batching import Tokens
 from stillroom.student_params import CnnParams
-from stillroom.students.family import Cost, TokenLearner
+from stillroom.students.family import Cost, itself, padded_batches, token_learner
 from stillroom.students.material import Material
 from stillroom.students.table import start_table
-from stillroom.training import Batches, ByRow, text_batches
 
 SPECIAL_TOKENS = False
+graph, learner, batches = itself, token_learner, padded_batches
 THREADS = 1
 """CPU threads the exported graph runs best with: it has too little to do for more."""
 
@@ -89,18 +88,3 @@ def describe(student: CnnStudent, folder: Path) -> dict[str, Any]:
 def load(folder: Path, shape: dict[str, Any]) -> CnnStudent:
     """An untrained student of a described shape."""
     return CnnStudent(**shape)
-
-
-def graph(student: CnnStudent) -> CnnStudent:
-    """The form that is exported: the student itself."""
-    return student
-
-
-def learner(student: CnnStudent, settings: CnnParams, total_steps: int, seed: int) -> TokenLearner:
-    """What trains it."""
-    return TokenLearner(student, settings, total_steps, settings.word_dropout, seed)
-
-
-def batches(tokens: Tokens, settings: CnnParams, pad: int, seed: int | None, columns: Mapping[str, ByRow]) -> Batches:
-    """Padded batches within the token budget, random for training, by length for validation (seed None)."""
-    return text_batches(tokens, settings.batch_tokens, pad, seed, columns)

@@ -12,7 +12,7 @@ from stillroom.batching import Tokens
 from stillroom.student_params import StudentParams
 from stillroom.students.losses import distillation_loss
 from stillroom.students.material import Material
-from stillroom.training import Batches, ByRow, Learner
+from stillroom.training import Batches, ByRow, Learner, text_batches
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Cost:
     flops_per_token: int
     flops_per_text: int
     bytes_per_token: int
+
+    def flops(self, tokens: float) -> float:
+        """Of a text of so many tokens."""
+        return tokens * self.flops_per_token + self.flops_per_text
 
 
 class Family(Protocol):
@@ -84,7 +88,7 @@ class StudentLearner(Learner):
 
     def imitation(self, logits: torch.Tensor, batch: Any) -> torch.Tensor:
         """The loss that every family has."""
-        progress = min(1.0, self.global_step / max(1, self.total_steps))
+        progress = min(1.0, self.global_step / max(1, self.total_steps - 1))
         return distillation_loss(logits.float(), batch["label"], batch.get("logits"), self.settings, progress)
 
     def predict_logits(self, batch: Any) -> torch.Tensor:
@@ -101,14 +105,14 @@ class StudentLearner(Learner):
 def kept_at_random(ids: torch.Tensor, dropout: float, seed: int, step: int) -> torch.Tensor:
     """Which tokens stay when some are dropped: bool of the ids' shape, the same for one seed and step."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    return torch.rand(ids.shape, generator=generator) >= dropout
+    return (torch.rand(ids.shape, generator=generator) >= dropout).to(ids.device)
 
 
 def without_some_tokens(
     ids: torch.Tensor, mask: torch.Tensor, dropout: float, seed: int, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Padded ids and mask [texts, tokens] with tokens dropped at random; those that stay close up to the left."""
-    stays = kept_at_random(ids, dropout, seed, step).to(ids.device) & mask.bool()
+    stays = kept_at_random(ids, dropout, seed, step) & mask.bool()
     order = stays.long().argsort(dim=1, descending=True, stable=True)
     return ids.gather(1, order), stays.long().gather(1, order)
 
@@ -132,3 +136,18 @@ class TokenLearner(StudentLearner):
             ids, mask = without_some_tokens(ids, mask, self._word_dropout, self._seed, self.global_step)
         logits: torch.Tensor = self.student(ids, mask)
         return logits
+
+
+def itself(student: nn.Module) -> nn.Module:
+    """The form that is exported, of a student that reads padded ids and mask: the student itself."""
+    return student
+
+
+def token_learner(student: nn.Module, settings: Any, total_steps: int, seed: int) -> TokenLearner:
+    """What trains it."""
+    return TokenLearner(student, settings, total_steps, settings.word_dropout, seed)
+
+
+def padded_batches(tokens: Tokens, settings: Any, pad: int, seed: int | None, columns: Mapping[str, ByRow]) -> Batches:
+    """Padded batches within the token budget, random for training, by length for validation (seed None)."""
+    return text_batches(tokens, settings.batch_tokens, pad, seed, columns)

@@ -6,13 +6,14 @@ where the next step no longer pays.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
 from stillroom.calibration import fit_temperature, softmax
 from stillroom.data.splits import Rows
+from stillroom.files import read_json, write_json
 from stillroom.params import ComputeParams
 from stillroom.student_params import StaticParams
 from stillroom.students import static
@@ -24,6 +25,8 @@ FACTORS = (0, 1, 2, 4, 8, 16)
 PAYS = 0.02
 """Least share by which a step must lower the validation loss to be taken."""
 _EPOCHS = 30
+_NOTHING = 1e-6
+"""A loss that no step can lower."""
 
 log = logging.getLogger("stillroom")
 
@@ -44,7 +47,7 @@ def climb(score: Callable[[int], Step]) -> tuple[int, list[Step]]:
     chosen = 0
     for factor in FACTORS:
         step = score(factor)
-        gain = 1 - step.loss / steps[-1].loss if steps else 1.0
+        gain = 1 - step.loss / max(steps[-1].loss, _NOTHING) if steps else 1.0
         told = f", {gain:+.1%} better than the step before" if steps else ""
         log.info(
             "grow: factor %d, %d texts: validation loss %.4f%s; accuracy %.4f",
@@ -73,17 +76,21 @@ def scored(
     machine: ComputeParams,
     scratch: Scratch,
 ) -> Step:
-    """Train the probe and score it on the validation rows."""
+    """Train the probe and score it on the validation rows, or read what an earlier process left of that."""
+    kept = scratch.folder / "step.json"
+    if kept.is_file():
+        return Step(**read_json(kept))
     student, _ = train(material, settings, train_rows, validation_rows, "student", seed, machine, scratch)
-    scratch.discard()
     tokens, label = material.validation_tokens, validation_rows.label
     with torch.inference_mode():
         batches = static.batches(tokens, settings, material.pad, None, {})
         logits = torch.cat([student(batch["ids"], batch["offsets"]) for batch in batches]).float().numpy()
     likely = softmax(logits, fit_temperature(logits, label))[np.arange(len(label)), label]
-    return Step(
+    step = Step(
         factor=factor,
         texts=len(material.tokens) - len(train_rows),
         loss=float(-np.log(np.maximum(likely, 1e-12)).mean()),
         accuracy=float((logits.argmax(axis=1) == label).mean()),
     )
+    write_json(kept, asdict(step))
+    return step

@@ -8,13 +8,13 @@ packaged and measured as what ships would be, on validation rows, and kept, so t
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from stillroom import events
-from stillroom.errors import InputError
+from stillroom.errors import Diverged, InputError
 from stillroom.files import read_json, write_json
 from stillroom.student_params import AutoParams, FixedStudent
 from stillroom.students.family import Cost
@@ -46,7 +46,11 @@ class Measured(BaseModel):
 
 
 class Trial(BaseModel):
-    """One student tried. whole: trained for all its epochs; lacks: what it does not hold, in words."""
+    """One student tried.
+
+    whole: trained for all its epochs; cost: by the family's model; lacks: what it does not hold, in words; measured and
+    retention: None where it could not be trained or packaged, which `lacks` then tells.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,8 +58,9 @@ class Trial(BaseModel):
     level: str
     settings: dict[str, object]
     whole: bool
-    retention: float
-    measured: Measured
+    cost: dict[str, int]
+    measured: Measured | None
+    retention: float | None
     lacks: tuple[str, ...]
 
 
@@ -81,11 +86,24 @@ class Asked:
     def beyond(self, measured: Measured) -> tuple[str, ...]:
         """Budgets that a package breaks, in words."""
         settings, found = self.settings, []
-        if settings.max_latency_p95_ms is not None and measured.latency_p95_ms > settings.max_latency_p95_ms:
+        if self.is_too_slow(measured):
             found.append(f"p95 {measured.latency_p95_ms:.3g} ms is above {settings.max_latency_p95_ms:g} ms")
         if settings.max_package_bytes is not None and measured.size_bytes > settings.max_package_bytes:
             found.append(f"package of {measured.size_bytes} bytes is above {settings.max_package_bytes}")
         return tuple(found)
+
+    def is_too_slow(self, measured: Measured) -> bool:
+        """Whether a package breaks the budget of latency."""
+        limit = self.settings.max_latency_p95_ms
+        return limit is not None and measured.latency_p95_ms > limit
+
+    def excess(self, measured: Measured) -> float:
+        """How many times a package takes what the tightest of its budgets allows."""
+        limits = (
+            (measured.latency_p95_ms, self.settings.max_latency_p95_ms),
+            (measured.size_bytes, self.settings.max_package_bytes),
+        )
+        return max((value / limit for value, limit in limits if limit is not None), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -99,109 +117,143 @@ class Found:
 
 @dataclass
 class Search:
-    """A search under way. cost: of a student before it is trained; run: train, publish and package one in a folder."""
+    """A search under way.
+
+    tokens: of a text, in the mean; cost: of a student before it is trained; folder: of a trial's files, by its
+    settings; run: train, publish and package a student in that folder.
+    """
 
     asked: Asked
-    scratch: Path
+    tokens: float
     cost: Callable[[FixedStudent], Cost]
+    folder: Callable[[FixedStudent], Path]
     run: Callable[[FixedStudent, Path], Measured]
     trials: list[Trial] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
 
     def find(self, levels: Sequence[Level]) -> Found:
         """The first student that holds, or the best of those within the budgets.
 
-        Raises InputError where no student keeps within the budgets, naming the nearest that was reached.
+        Raises InputError where no student keeps within the budgets, naming the nearest that was reached; where none
+        could be trained at all, the error of the first.
         """
-        self._check_reachable(levels)
-        for level in sorted(levels, key=self._order):
+        too_slow: set[str] = set()
+        for level in self._from_cheap_to_dear(levels):
+            family = level.candidates[0].family
+            if family in too_slow:
+                log.info("search: %s is left out: a cheaper %s is too slow already", level.name, family)
+                continue
             for trial in self._try(level):
                 if trial.whole and not trial.lacks:
                     log.info("search: %s holds; %d trials", trial.name, len(self.trials))
                     return self._found(trial)
-        within = [trial for trial in self.trials if trial.whole and not self.asked.beyond(trial.measured)]
+                if trial.whole and trial.measured and self.asked.is_too_slow(trial.measured):
+                    too_slow.add(family)
+        return self._found(self._best())
+
+    def _from_cheap_to_dear(self, levels: Sequence[Level]) -> list[Level]:
+        """Levels by cost, without those that a teacher does not allow or whose weights alone exceed the package size.
+
+        Raises InputError before any training where none is left.
+        """
+        limit = self.asked.settings.max_package_bytes
+        costs: dict[str, Cost] = {}
+        refused: list[InputError] = []
+        for level in levels:
+            try:
+                costs[level.name] = self.cost(level.candidates[0])
+            except InputError as error:
+                log.warning("search: %s is left out: %s", level.name, error)
+                refused.append(error)
+        if not costs:
+            raise refused[0]
+        fitting = [level for level in levels if level.name in costs]
+        if limit is not None:
+            fitting = [level for level in fitting if costs[level.name].params <= limit]
+            least = min(cost.params for cost in costs.values())
+            if not fitting:
+                raise InputError(
+                    f"params.yaml: max_package_bytes is {limit}; the smallest student has {least} weights of one byte "
+                    "in int8, so ask for more than that, or lower max_vocabulary"
+                )
+        return sorted(fitting, key=lambda level: (costs[level.name].flops(self.tokens), costs[level.name].params))
+
+    def _best(self) -> Trial:
+        measured = [trial for trial in self.trials if trial.measured is not None]
+        if not measured:
+            raise self.failures[0]
+        within = [trial for trial in measured if trial.whole and not self.asked.beyond(_of(trial))]
         if not within:
-            nearest = min(self.trials, key=self._excess)
+            nearest = min(measured, key=lambda trial: self.asked.excess(_of(trial)))
             raise InputError(
                 f"params.yaml: no family keeps within the budgets; nearest is {nearest.name} with "
-                f"{nearest.measured.latency_p95_ms:.3g} ms (p95) and {nearest.measured.size_bytes} bytes; "
+                f"{_of(nearest).latency_p95_ms:.3g} ms (p95) and {_of(nearest).size_bytes} bytes; "
                 "raise max_latency_p95_ms or max_package_bytes of the student, or name other families"
             )
-        best = max(within, key=lambda trial: (trial.retention, -trial.measured.latency_p50_ms))
+        best = max(within, key=lambda trial: (trial.retention or 0.0, -_of(trial).latency_p50_ms))
         log.info("search: none of %d trials holds; the best, %s, lacks: %s", len(self.trials), best.name, best.lacks[0])
-        return self._found(best)
-
-    def _order(self, level: Level) -> tuple[int, int]:
-        cost = self.cost(level.candidates[0])
-        return cost.flops_per_token, cost.params
-
-    def _check_reachable(self, levels: Sequence[Level]) -> None:
-        """Refuse before any training a size that not even the weights of the smallest student in int8 would have."""
-        limit = self.asked.settings.max_package_bytes
-        least = min(self.cost(student).params for level in levels for student in level.candidates)
-        if limit is not None and least > limit:
-            raise InputError(
-                f"params.yaml: max_package_bytes is {limit}; the smallest student has {least} weights of one byte in "
-                "int8, so ask for more than that, or lower max_vocabulary"
-            )
+        return best
 
     def _try(self, level: Level) -> Iterator[Trial]:
         first, *others = level.candidates
         trial = self._trial(level, 0, first)
         yield trial
-        near = trial.retention >= self.asked.retention - _NEAR
-        if not others or not near or self.asked.beyond(trial.measured):
+        near = trial.retention is not None and trial.retention >= self.asked.retention - _NEAR
+        if trial.measured is not None and (not near or self.asked.beyond(trial.measured)):
             return
-        tasted = [self._trial(level, number, student, whole=False) for number, student in enumerate(others, start=1)]
-        yield from tasted
-        tasted.sort(key=lambda short: -short.retention)
-        for short in tasted[: (len(tasted) + 1) // 2]:
-            number = int(short.name.rpartition("#")[2].partition("/")[0])
+        tasted: list[tuple[float, int]] = []
+        for number, student in enumerate(others, start=1):
+            short = student.model_copy(update={"epochs": max(1, student.epochs // _SHARE_OF_EPOCHS)})
+            trial = self._trial(level, number, short, whole=False)
+            yield trial
+            if trial.retention is not None:
+                tasted.append((-trial.retention, number))
+        for _, number in sorted(tasted)[: (len(tasted) + 1) // 2]:
             yield self._trial(level, number, level.candidates[number])
 
     def _trial(self, level: Level, number: int, student: FixedStudent, whole: bool = True) -> Trial:
-        """Run a trial, or read what an earlier process left of it."""
+        """Run a trial, or read what an earlier process left of it. One that fails is told, and the search goes on."""
         name = f"{level.name}#{number}" + ("" if whole else f"/{_SHARE_OF_EPOCHS}")
-        folder = self._folder(name)
-        if not whole:
-            student = student.model_copy(update={"epochs": max(1, student.epochs // _SHARE_OF_EPOCHS)})
-        if (folder / TRIAL).is_file():
-            trial = Trial.model_validate(read_json(folder / TRIAL))
-        else:
-            events.emit("trial", name=name)
-            measured = self.run(student, folder)
-            trial = Trial(
-                name=name,
-                level=level.name,
-                settings=student.model_dump(mode="json"),
-                whole=whole,
-                retention=measured.accuracy / self.asked.teacher_accuracy,
-                measured=measured,
-                lacks=self.asked.lacks(measured),
-            )
-            write_json(folder / TRIAL, trial.model_dump(mode="json"))
-        self.trials.append(trial)
-        log.info(
-            "search: %s retention %.4f, p95 %.3g ms, %d bytes%s",
-            name,
-            trial.retention,
-            trial.measured.latency_p95_ms,
-            trial.measured.size_bytes,
-            f"; {'; '.join(trial.lacks)}" if trial.lacks else "",
+        events.emit("trial", name=name)
+        measured: Measured | None = None
+        try:
+            measured = self._measured(student)
+            lacks = self.asked.lacks(measured)
+        except (Diverged, InputError) as error:
+            self.failures.append(error)
+            lacks = (f"failed: {error}",)
+        trial = Trial(
+            name=name,
+            level=level.name,
+            settings=student.model_dump(mode="json"),
+            whole=whole,
+            cost=asdict(self.cost(student)),
+            measured=measured,
+            retention=None if measured is None else measured.accuracy / self.asked.teacher_accuracy,
+            lacks=lacks,
         )
+        self.trials.append(trial)
+        if measured is None:
+            log.warning("search: %s %s", name, lacks[0])
+        else:
+            figures = (trial.retention, measured.latency_p95_ms, measured.size_bytes)
+            told = f"; {'; '.join(lacks)}" if lacks else ""
+            log.info("search: %s retention %.4f, p95 %.3g ms, %d bytes%s", name, *figures, told)
         return trial
 
-    def _folder(self, name: str) -> Path:
-        return self.scratch / name.replace("/", "-")
+    def _measured(self, student: FixedStudent) -> Measured:
+        folder = self.folder(student)
+        if (folder / TRIAL).is_file():
+            return Measured.model_validate(read_json(folder / TRIAL))
+        measured = self.run(student, folder)
+        write_json(folder / TRIAL, measured.model_dump(mode="json"))
+        return measured
 
     def _found(self, trial: Trial) -> Found:
         settings: FixedStudent = TypeAdapter(FixedStudent).validate_python(trial.settings)
-        return Found(settings, self._folder(trial.name), tuple(self.trials))
+        return Found(settings, self.folder(settings), tuple(self.trials))
 
-    def _excess(self, trial: Trial) -> float:
-        settings, measured = self.asked.settings, trial.measured
-        over = [0.0]
-        if settings.max_latency_p95_ms is not None:
-            over.append(measured.latency_p95_ms / settings.max_latency_p95_ms)
-        if settings.max_package_bytes is not None:
-            over.append(measured.size_bytes / settings.max_package_bytes)
-        return max(over)
+
+def _of(trial: Trial) -> Measured:
+    assert trial.measured is not None
+    return trial.measured

@@ -1,6 +1,5 @@
 """What a search tries: levels from cheap to dear, on each a default recipe and a few others."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from stillroom.student_params import (
     SlicedParams,
     StaticParams,
 )
+from stillroom.teacher.model import layers_of
 
 _KINDS: Mapping[str, Callable[..., FixedStudent]] = {
     "static": StaticParams,
@@ -50,26 +50,34 @@ class Level:
     candidates: tuple[FixedStudent, ...]
 
 
-def levels(settings: AutoParams, teacher_layers: int, max_length: int) -> list[Level]:
+def levels(settings: AutoParams, encoder: Any, max_length: int) -> list[Level]:
     """The levels of all families that are asked for, not yet in order of cost.
 
-    A family of cheap students is one level; of encoders every number of layers is one, doubling up to all but one.
+    A family of cheap students is one level; of encoders every number of layers is one, doubling up to all but one of
+    the teacher's. max_length: tokens that the teacher reads. Raises InputError for a teacher whose layers cannot be
+    counted, where a family asks for that.
     """
     common = {"max_length": min(settings.max_length, max_length), "max_vocabulary": settings.max_vocabulary}
     return [
         Level(name, tuple(_candidates(family, {**common, **shape}, settings.trials)))
         for family in settings.families
-        for name, shape in _shapes(family, teacher_layers)
+        for name, shape in _shapes(family, encoder)
     ]
 
 
-def _shapes(family: str, teacher_layers: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _shapes(family: str, encoder: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if family not in ("sliced", "narrow"):
         yield family, {}
         return
-    counts = sorted({2**power for power in range(int(math.log2(max(teacher_layers - 1, 1))) + 1)} - {teacher_layers})
-    for layers in counts or [1]:
-        yield f"{family}-{layers}", {"layers": layers, "epochs": _ENCODER_EPOCHS, "patience": 2}
+    _, _, layers = layers_of(encoder)
+    shape: dict[str, Any] = {"epochs": _ENCODER_EPOCHS, "patience": 2}
+    if family == "narrow":
+        head = encoder.config.hidden_size // encoder.config.num_attention_heads
+        shape["width"] = head * max(1, round(encoder.config.num_attention_heads / 2))
+    count = 1
+    while count < max(len(layers), 2):
+        yield f"{family}-{count}", {**shape, "layers": count}
+        count *= 2
 
 
 def _candidates(family: str, shape: Mapping[str, Any], limit: int) -> Iterator[FixedStudent]:

@@ -5,24 +5,22 @@ torch.nn.ModuleList. Cost: vocabulary × width + layers × one layer's weights; 
 """
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from stillroom.batching import Tokens
 from stillroom.errors import InputError
 from stillroom.student_params import NarrowParams, SlicedParams
-from stillroom.students.family import Cost, StudentLearner
+from stillroom.students.family import Cost, StudentLearner, padded_batches
 from stillroom.students.losses import cosine_loss
 from stillroom.students.material import Material
 from stillroom.teacher.attention import use_training_attention
 from stillroom.teacher.model import EncoderClassifier, LogitsOnly, count_params, layers_of
-from stillroom.training import Batches, ByRow, text_batches
 
 SPECIAL_TOKENS = True
+batches = padded_batches
 THREADS = 0
 """CPU threads the exported graph runs best with: all of them."""
 
@@ -114,13 +112,6 @@ def graph(student: EncoderClassifier) -> LogitsOnly:
 def learner(student: EncoderClassifier, settings: SlicedParams, total_steps: int, seed: int) -> "SlicedLearner":
     """What trains it."""
     return SlicedLearner(student, settings, total_steps)
-
-
-def batches(
-    tokens: Tokens, settings: SlicedParams | NarrowParams, pad: int, seed: int | None, columns: Mapping[str, ByRow]
-) -> Batches:
-    """Padded batches within the token budget, random for training, by length for validation (seed None)."""
-    return text_batches(tokens, settings.batch_tokens, pad, seed, columns)
 
 
 class EncoderLearner(StudentLearner):
