@@ -12,6 +12,9 @@ again, so the benchmark can be stopped, and run in pieces: --only 'banking77/*/t
 from `stillroom run`; those of later seeds learn from the same teacher, split and cache, so that seeds differ in how a
 student is trained and in nothing else. Every figure is of the same test rows. Intervals over seeds are the widest of
 theirs: the least lower bound and the greatest upper bound.
+
+Each pair of data and teacher has a state folder of its own, so that the checkout's warm store plays no part in how long
+something takes. Where DVC still had a stage in its cache, the time to train is null. No GPU is used.
 """
 
 import argparse
@@ -26,6 +29,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+from stillroom.export.measure import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {"banking77": "examples/banking77.yaml", "sst2": "examples/sentences.yaml"}
@@ -133,7 +138,7 @@ class Workshop:
         kept = place / f"student-{SEEDS[0]}.json"
         if part.system == "student" and part.seed == SEEDS[0]:
             command = run_command(EXAMPLES[part.data], self.data[part.data], self.teachers[part.teacher], workspace)
-            _call(command, ROOT, good=(PASSED, REFUSED))
+            _call(command, ROOT, environment(place), good=(PASSED, REFUSED))
             student = choose(json.loads((workspace / "reports/summary.json").read_text()))
         elif kept.exists():
             student = json.loads(kept.read_text())["student"]
@@ -141,8 +146,8 @@ class Workshop:
             sys.exit(f"{part.name}: needs student-{SEEDS[0]} of the same data and teacher; do that part first")
         if part.system == "student" and part.seed != SEEDS[0]:
             workspace = place / f"workspace-{part.seed}"
-            train_again(first, workspace, student, part.seed)
-        found = self.ask(part, workspace, student)
+            train_again(first, workspace, student, part.seed, environment(place))
+        found = self.ask(part, workspace, student) | {"commit": commit(), "machine": machine()}
         if part.system == "student":
             found |= beside(workspace, student)
         if part.system in OURS:
@@ -152,16 +157,30 @@ class Workshop:
     def ask(self, part: Part, workspace: Path, student: str) -> Found:
         """What benchmarks/peers.py finds of a system, in the environment that it needs."""
         python = Path(sys.executable) if part.system in OURS else peers_python(self.peers)
-        out = self.results / "answer.json"
+        out = _path(self.results, part).with_suffix(".answer")
+        out.parent.mkdir(parents=True, exist_ok=True)
         command = [str(python), str(ROOT / "benchmarks/peers.py"), part.system, "--workspace", str(workspace)]
         command += ["--student", student, "--encoder", str(self.teachers[part.teacher])]
         command += ["--seed", str(part.seed), "--out", str(out)]
-        on_cpu = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src")}
+        alone = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "src")}
         idly = {"OMP_WAIT_POLICY": "passive"}  # as Stillroom's stages: torch's threads must not spin beside the others'
-        _call(command, ROOT, os.environ | on_cpu | idly)
+        _call(command, ROOT, environment(out.parent) | alone | idly)
         found: Found = json.loads(out.read_text())
         out.unlink()
         return found
+
+
+def environment(place: Path) -> dict[str, str]:
+    """Variables for whatever is called: a state folder below the place, and no GPU."""
+    return {**os.environ, "STILLROOM_STATE": str(place / "state"), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def commit() -> str | None:
+    """The commit that is checked out, where this is a checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def run_command(params: str, data: Path, teacher: Path, workspace: Path) -> list[str]:
@@ -187,7 +206,7 @@ def choose(summary: Found) -> str:
     return str(summary["selected"] or best)
 
 
-def train_again(first: Path, workspace: Path, student: str, seed: int) -> None:
+def train_again(first: Path, workspace: Path, student: str, seed: int, variables: Mapping[str, str]) -> None:
     """The same student with another seed, from all that stands before it in the first workspace.
 
     The stages are called by hand: a seed in params.yaml would teach another teacher on another split.
@@ -200,10 +219,8 @@ def train_again(first: Path, workspace: Path, student: str, seed: int) -> None:
     for name in ("requirements.lock", *rooms):
         (workspace / name).unlink(missing_ok=True)
         (workspace / name).symlink_to(first / name)
-    state = ROOT / os.environ.get("STILLROOM_STATE", ".stillroom")
     for stage in ("distil", "quantise", "evaluate"):
-        command = [sys.executable, "-m", "stillroom.stages", stage, student]
-        _call(command, workspace, os.environ | {"STILLROOM_STATE": str(state)})
+        _call([sys.executable, "-m", "stillroom.stages", stage, student], workspace, variables)
 
 
 def beside(workspace: Path, student: str) -> Found:
@@ -226,19 +243,20 @@ def beside(workspace: Path, student: str) -> Found:
         "teacher_params": evaluation["teacher"]["params"],
         "teacher_size_bytes": evaluation["teacher"]["size_bytes"],
         "torch_over_int8": evaluation["speedup"]["vs_torch_fp32"] / evaluation["speedup"]["vs_onnx_int8"],
-        "machine": evaluation["machine"],
     }
 
 
-def stage_seconds(stages: Sequence[str], student: str, workspaces: Sequence[Path]) -> float:
-    """How long these stages took, each by its receipt in the first workspace that has one."""
+def stage_seconds(stages: Sequence[str], student: str, workspaces: Sequence[Path]) -> float | None:
+    """How long these stages took, each by its receipt in the first workspace that has one; None where one lacks."""
+    from stillroom.stages.receipt import read_receipt
+
     total = 0.0
     for stage in stages:
-        receipts = (folder / ".stillroom/receipts" / f"{stage.format(student)}.json" for folder in workspaces)
-        kept = next((path for path in receipts if path.exists()), None)
-        if kept is not None:
-            receipt = json.loads(kept.read_text())
-            total += receipt["ended_at"] - receipt["started_at"]
+        found = (read_receipt(stage.format(student), folder / ".stillroom/receipts") for folder in workspaces)
+        receipt = next((one for one in found if one is not None), None)
+        if receipt is None or receipt.state != "finished" or receipt.ended_at is None:
+            return None
+        total += receipt.ended_at - receipt.started_at
     return total
 
 
@@ -275,9 +293,20 @@ def summarise_all(parts: Sequence[Part], results: Path) -> Found:
         student = found.get(Part(part.data, part.teacher, "student", part.seed))
         if student is not None:
             groups.setdefault((part.data, part.teacher, part.system), []).append((result, student))
+    for data, teacher in {key[:2] for key in groups}:
+        of_table = [pair for key, pairs in groups.items() if key[:2] == (data, teacher) for pair in pairs]
+        _check_alike(f"{data}/{teacher}", [result for result, _ in of_table])
     for (data, teacher, system), pairs in groups.items():
         figures.setdefault(data, {}).setdefault(teacher, {})[system] = summarise(pairs)
     return figures
+
+
+def _check_alike(table: str, results: Sequence[Found]) -> None:
+    """End the program where the parts of one table come from machines or Pythons that differ."""
+    for what in ("machine", "python"):
+        kinds = sorted({json.dumps(result.get(what), sort_keys=True) for result in results})
+        if len(kinds) > 1:
+            sys.exit(f"{table}: parts of one table differ in {what}: {'; '.join(kinds)}; do those of one kind anew")
 
 
 def summarise(pairs: Sequence[tuple[Found, Found]]) -> Found:
@@ -292,6 +321,7 @@ def summarise(pairs: Sequence[tuple[Found, Found]]) -> Found:
         for result, student in pairs
         if result["unquantised"] is not None
     ]
+    seconds = [result["train_seconds"] for result, _ in pairs]
     first, beside_it = pairs[0]
     return {
         "seeds": len(pairs),
@@ -302,7 +332,7 @@ def summarise(pairs: Sequence[tuple[Found, Found]]) -> Found:
         "size_ratio": round(beside_it["teacher_size_bytes"] / first["size_bytes"], 2),
         "baseline_gain": _widest([_gain(result, student) for result, student in pairs]),
         "int8_drop": round(mean(drops), 4) if drops else None,
-        "train_seconds": round(mean(result["train_seconds"] for result, _ in pairs), 1),
+        "train_seconds": None if None in seconds else round(mean(seconds), 1),
         "setting": first["setting"],
     }
 
@@ -344,20 +374,23 @@ def _widest(bounds: Sequence[tuple[float, float, float]]) -> dict[str, float]:
 
 def print_table(figures: Found) -> None:
     """For people: one line a system."""
-    heads = ("accuracy", "retention", "of params", "× smaller", "× teacher", "× int8", "× student", "trained")
+    kept_head = "retention [least lower, greatest upper]"
+    heads = ("accuracy", kept_head, "of params", "× smaller", "× teacher", "× int8", "× student", "trained")
     for data, teachers in figures.items():
         for teacher, systems in teachers.items():
             print(
                 f"\n{data}, {teacher}\n{'':14}"
-                + "".join(f"{head:>{22 if head == 'retention' else 11}}" for head in heads)
+                + "".join(f"{head:>{len(kept_head) + 2 if head == kept_head else 11}}" for head in heads)
             )
             for system, row in systems.items():
                 kept, speed = row["retention"], row["speedup"]
                 bounds = f"{kept['point']:.3f} [{kept['lower']:.3f}, {kept['upper']:.3f}]"
+                seconds = "-" if row["train_seconds"] is None else f"{row['train_seconds']:.0f} s"
                 print(
-                    f"{system:14}{row['accuracy']:11.4f}{bounds:>22}{row['params_fraction']:11.4f}{row['size_ratio']:11.1f}"
+                    f"{system:14}{row['accuracy']:11.4f}{bounds:>{len(kept_head) + 2}}"
+                    f"{row['params_fraction']:11.4f}{row['size_ratio']:11.1f}"
                     f"{speed['vs_torch_fp32']:11.4g}{speed['vs_onnx_int8']:11.4g}{speed['vs_student']:11.4g}"
-                    f"{row['train_seconds']:9.0f} s"
+                    f"{seconds:>11}"
                 )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from stillroom.export.build import build_package
 from stillroom.export.runtime import Package
-from stillroom.params import QuantiseParams
+from stillroom.quantise_params import QuantiseParams
 from tests.cli.test_main import Call
 from tests.export.models import VALIDATION, static_model
 

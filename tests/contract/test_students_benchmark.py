@@ -1,13 +1,19 @@
 """benchmarks/students.py without its trainings: which parts are due, and what results over seeds are summed up to."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import students
+from benchmarks import peers, students
 from benchmarks.students import Part
+from stillroom import layout
+from stillroom.data.splits import read_split
+from stillroom.stages.receipt import RECEIPTS_VARIABLE, write_ended, write_started
+from tests.toys import Workspace
 
 LABELS = [0, 1] * 100
 
@@ -28,6 +34,8 @@ def answer(mistakes: int, own_ms: float = 1.0, **changes: Any) -> dict[str, Any]
         "setting": "defaults",
         "train_seconds": 3.0,
         "latency_ms": {name: {"p50": taken, "p95": taken} for name, taken in times.items()},
+        "machine": {"cpu": "one"},
+        "python": "3.11.4",
         **changes,
     }
 
@@ -41,7 +49,6 @@ def own_answer(mistakes: int, **changes: Any) -> dict[str, Any]:
         "teacher_params": 100_000,
         "teacher_size_bytes": 400_000,
         "torch_over_int8": 3.0,
-        "machine": {},
     }
     return answer(mistakes, own_ms=0.5, unquantised=wrong(mistakes - 2)) | beside | changes
 
@@ -72,6 +79,115 @@ def test_the_interval_over_seeds_holds_that_of_each() -> None:
 def test_results_of_other_rows_are_not_compared() -> None:
     with pytest.raises(SystemExit, match="different rows"):
         students.summarise([(answer(20, data_sha256="b"), own_answer(20))])
+
+
+@pytest.mark.parametrize(("what", "other"), [("machine", {"cpu": "two"}), ("machine", None), ("python", "3.11.5")])
+def test_parts_of_one_table_are_of_one_machine_and_python(tmp_path: Path, what: str, other: Any) -> None:
+    parts = students.all_parts(["sst2"], ["large", "small"])
+    for teacher, changes in (("large", {}), ("small", {what: other})):
+        students.keep(tmp_path, Part("sst2", teacher, "student", 0), own_answer(20, **changes))
+        students.keep(tmp_path, Part("sst2", teacher, "tfidf", 0), answer(20, **changes))
+    assert set(students.summarise_all(parts, tmp_path)["sst2"]) == {"large", "small"}, "tables may differ"
+    students.keep(tmp_path, Part("sst2", "small", "tfidf", 0), answer(20))
+    with pytest.raises(SystemExit, match=f"sst2/small: parts of one table differ in {what}: "):
+        students.summarise_all(parts, tmp_path)
+
+
+def test_time_to_train_is_not_told_where_a_receipt_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspaces = [tmp_path / "own", tmp_path / "first"]
+
+    def leave(place: Path, stage: str, seconds: float, code: int = 0) -> None:
+        monkeypatch.setenv(RECEIPTS_VARIABLE, str(place / ".stillroom/receipts"))
+        began = write_started(stage)
+        monkeypatch.setattr("time.time", lambda: began.started_at + seconds)
+        write_ended(began, code, None, {})
+        monkeypatch.undo()
+
+    def told() -> float | None:
+        return students.stage_seconds(("teach", "distil@{}"), "static", workspaces)
+
+    leave(workspaces[1], "teach", 30.0)
+    assert told() is None
+    leave(workspaces[1], "distil@static", 5.0)
+    assert told() == pytest.approx(35.0)
+    leave(workspaces[0], "distil@static", 7.0)
+    assert told() == pytest.approx(37.0)
+    leave(workspaces[0], "distil@static", 7.0, code=1)
+    assert told() is None
+
+    students.keep(tmp_path, Part("sst2", "small", "student", 0), own_answer(20, train_seconds=None))
+    figures = students.summarise_all(students.all_parts(["sst2"], ["small"]), tmp_path)
+    assert figures["sst2"]["small"]["student"]["train_seconds"] is None
+    students.print_table(figures)
+    head, row = capsys.readouterr().out.splitlines()[-2:]
+    assert row.endswith(" -")
+    assert len(row) == len(head)
+    assert "[least lower, greatest upper]" in head
+
+
+def test_a_system_is_asked_without_gpu_in_a_state_of_its_own_and_answers_by_its_parts_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def call(command: list[str], _: Path, variables: dict[str, str]) -> None:
+        given.update(variables=variables, out=Path(command[command.index("--out") + 1]))
+        given["out"].write_text('{"params": 3}')
+
+    monkeypatch.setattr(students, "_call", call)
+    monkeypatch.setenv("STILLROOM_STATE", "elsewhere")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    workshop = students.Workshop(tmp_path, tmp_path / "peers", {}, {"small": tmp_path})
+    part = Part("sst2", "small", "teacher_int8", 0)
+    assert workshop.ask(part, tmp_path, "static") == {"params": 3}
+    assert given["out"] == tmp_path / "sst2/small/teacher_int8-0.answer"
+    assert not given["out"].exists()
+    assert given["variables"]["STILLROOM_STATE"] == str(tmp_path / "sst2/small/state")
+    assert given["variables"]["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_peer_is_timed_on_test_texts_once_after_it_met_others(
+    finished: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    def predict(texts: Sequence[str]) -> list[int]:
+        heard.extend(texts)
+        return [0] * len(texts)
+
+    parts = {name: read_split(layout.SPLIT, name).text for name in ("train", "validation", "test")}
+    rows = [*parts["train"], *parts["validation"]]
+    own = peers.Trained(predict, 1, 1, "")
+    task = peers.Task(Path(), "static", Path(), rows, [], parts["test"], 0, Path())
+    monkeypatch.setattr(peers, "TIMED_TEXTS", 30)
+    monkeypatch.setattr(peers, "SLOW_TEXTS", 7)
+    found = peers.latencies(task, own)
+    assert found.keys() == {"own", "student", "onnx_int8", "tokenise"}
+    tested = [text for text in heard if text not in rows]
+    assert len(tested) == len(set(tested)) == 30
+    first = heard.index(tested[0])
+    assert set(rows[-30:]) == set(heard[:first]), "all of the others before any"
+    heard.clear()
+    monkeypatch.setattr(peers, "FAST_MS", 0.0)
+    peers.latencies(task, own)
+    assert set(heard) - set(rows) < set(tested)
+    assert len(set(heard) - set(rows)) == 7
+
+
+def test_a_student_in_fp32_has_nothing_that_int8_costs(finished: Workspace, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(layout.PACKAGES / "static/student", package)
+    manifest = json.loads((package / "stillroom.json").read_text())
+    for quantisation, unquantised in (("fp32", None), ("dynamic_int8", [1, 0])):
+        (package / "stillroom.json").write_text(json.dumps(manifest | {"quantisation": quantisation}))
+        assert peers._package(package, [1, 0]).unquantised == unquantised
+
+
+def test_setfit_gets_as_many_rows_whatever_the_classes() -> None:
+    each = {classes: peers.rows_of_each_class(classes) for classes in (2, 3, 77, 150)}
+    assert each == {2: 308, 3: 205, 77: 8, 150: 8}
 
 
 def test_a_part_that_is_done_is_not_due_again(tmp_path: Path) -> None:

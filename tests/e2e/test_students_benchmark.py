@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import students
 from benchmarks.students import Part, Workshop
+from stillroom.export.measure import machine
 from tests.e2e.conftest import TinyRun
 
 pytestmark = [pytest.mark.serial, pytest.mark.slow]
@@ -16,7 +17,6 @@ pytestmark = [pytest.mark.serial, pytest.mark.slow]
 def test_systems_are_measured_beside_the_workspaces_student(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STILLROOM_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(students, "run_command", lambda *_: ["true"])  # the run that is there already
     monkeypatch.setattr(students, "peers_python", lambda _: Path(sys.executable))
     place = tmp_path / "sst2/tiny"
@@ -44,3 +44,7 @@ def test_systems_are_measured_beside_the_workspaces_student(
     of_seeds = [json.loads((place / f"student-{seed}.json").read_text()) for seed in (0, 1)]
     assert of_seeds[0]["teacher"] == of_seeds[1]["teacher"]
     assert min(one["train_seconds"] for one in of_seeds) > 0.0
+    assert of_seeds[0]["machine"] == machine()
+    assert of_seeds[0]["commit"] == students.commit()
+    assert (of_seeds[0]["unquantised"] is None) == (selected["quantisation"] == "fp32")
+    assert not list(tmp_path.rglob("*.answer"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.export.build import Model, build_package
-from stillroom.params import QuantiseParams
+from stillroom.quantise_params import QuantiseParams
 from tests.export.models import VALIDATION, static_model
 
 

@@ -13,7 +13,7 @@ from stillroom.errors import InputError
 from stillroom.export.build import Model, build_package
 from stillroom.export.runtime import Package
 from stillroom.gate.metrics import classification_metrics
-from stillroom.params import QuantiseParams
+from stillroom.quantise_params import QuantiseParams
 from tests.export.models import VALIDATION
 from tests.toys import toy_rows
 
@@ -103,21 +103,23 @@ def test_static_rungs_are_calibrated_on_training_rows(tmp_path: Path, model: Mod
     assert graphs[0] == graphs[1] != graphs[2]
 
 
-def test_too_few_rows_to_calibrate_with_are_an_error_only_where_a_static_rung_is_reached(
-    tmp_path: Path, model: Model
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (
+            toy_rows(40, seed=8, first_row=900),
+            "quantise.calibration_rows is 41, and there are 40 training rows; lower it for this rung to be tried",
+        ),
+        (None, "no training rows are given to take ranges from"),
+    ],
+)
+def test_static_rungs_fail_where_rows_to_calibrate_with_lack(
+    tmp_path: Path, model: Model, rows: Rows | None, reason: str
 ) -> None:
-    rows = toy_rows(40, seed=8, first_row=900)
-    (tmp_path / "one").mkdir()
-    static = QuantiseParams(rungs=("static_entropy", "fp32"), calibration_rows=41)
-    with pytest.raises(InputError, match=r"calibration_rows is 41, and there are 40 training rows; lower it"):
-        build_package(tmp_path / "one", model, VALIDATION, static, {}, rows)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "one"]
-    above = QuantiseParams(rungs=("dynamic_int8", "static_entropy", "fp32"), calibration_rows=41, allowed_drop=1.0)
-    assert build_package(tmp_path / "one", model, VALIDATION, above, {}, rows)["quantisation"] == "dynamic_int8"
-    (tmp_path / "two").mkdir()
-    manifest = build_package(tmp_path / "two", model, VALIDATION, static, {})
-    assert manifest["quantisation"] == "fp32"
-    assert "no training rows" in manifest["rungs"][0]["reason"]
+    static = QuantiseParams(rungs=("static_entropy", "dynamic_int8", "fp32"), calibration_rows=41, allowed_drop=1.0)
+    manifest = build_package(tmp_path, model, VALIDATION, static, {}, rows)
+    assert manifest["quantisation"] == "dynamic_int8"
+    assert manifest["rungs"][0] == {"rung": "static_entropy", "ok": False, "reason": reason}
 
 
 def test_parity_is_checked_on_few_rows_of_any_number(tmp_path: Path, model: Model) -> None:

@@ -13,7 +13,7 @@ from stillroom.export.build import Model
 from stillroom.export.ladder import Climbed, Trial, climb
 from stillroom.export.onnx import Floats, export_onnx, onnx_logits, torch_logits
 from stillroom.export.rungs import Quantiser
-from stillroom.params import QuantiseParams
+from stillroom.quantise_params import QuantiseParams
 from tests.export.models import MAX_LENGTH, VALIDATION, poisoned
 
 LABELS = np.arange(100) % 4
@@ -192,13 +192,72 @@ def test_fp32_that_fails_is_an_error(graph: Path, tmp_path: Path) -> None:
         climbed(graph, tmp_path, replace(trial_of(answers(model=1)), predict=predict), ("fp32",))
 
 
-def test_too_few_rows_to_calibrate_with_end_the_climb(graph: Path, tmp_path: Path) -> None:
+def test_fp32_that_gives_no_numbers_is_an_error_that_names_the_row_whichever_rung_meets_it(
+    graph: Path, tmp_path: Path
+) -> None:
+    def predict(path: Path) -> Floats:
+        logits = answers(model=10)(path)
+        if path.stem == "model":
+            logits[7, 2] = np.inf
+        return logits
+
+    told = r"fp32 gives class 2 of validation row 1007 the logit inf, which is no number; train the model again"
+    trial = replace(trial_of(answers(model=10)), predict=predict)
+    for rungs in (("fp32",), DYNAMIC):
+        with pytest.raises(InputError, match=told):
+            climbed(graph, tmp_path, trial, rungs)
+    with pytest.raises(InputError, match=told):
+        climbed(graph, tmp_path, replace(trial, accuracy=1.0), DYNAMIC)
+
+
+def test_a_drop_that_is_exactly_what_is_allowed_is_allowed(graph: Path, tmp_path: Path) -> None:
+    labels, rows = np.arange(1000) % 4, np.arange(1000)
+
+    def predict(path: Path) -> Floats:
+        wrong = {"model": 100, "dynamic_int8": 104}.get(path.stem, 103)
+        return np.eye(4, dtype=np.float32)[(labels + (rows < wrong)) % 4]
+
+    assert 0.9 - 0.897 > 0.003, "as floats reckon"
+    trial = trial_of(predict, label=labels, row=rows)
+    found = climbed(graph, tmp_path, trial, DYNAMIC, allowed_drop=0.003)
+    assert [(step.rung, step.ok, step.drop) for step in found.steps] == [
+        ("dynamic_int8", False, 0.004),
+        ("dynamic_int8_per_channel", True, 0.003),
+    ]
+
+
+def test_too_few_rows_to_calibrate_with_fail_a_rung_and_the_climb_goes_on(graph: Path, tmp_path: Path) -> None:
     def too_few() -> Any:
         raise InputError("too few rows")
 
-    settings = QuantiseParams(rungs=("static_minmax", "fp32"))
-    with pytest.raises(InputError, match="too few rows"):
-        climb(Quantiser(graph, tmp_path, too_few), settings, trial_of(answers(model=1)))
+    settings = QuantiseParams(rungs=("static_minmax", "dynamic_int8", "fp32"))
+    found = climb(Quantiser(graph, tmp_path, too_few), settings, trial_of(answers(model=1)))
+    assert [(step.rung, step.reason) for step in found.steps] == [
+        ("static_minmax", "too few rows"),
+        ("dynamic_int8", None),
+    ]
+
+
+def test_an_attempt_that_fails_leaves_nothing_of_the_one_before_to_be_timed(graph: Path, tmp_path: Path) -> None:
+    timed: list[str] = []
+
+    class Breaking(Quantiser):
+        def make(self, rung: str, target: Path, nodes: Any = None) -> None:
+            if target.stem == "mixed_int8" and len(nodes) == 1:
+                target.write_bytes(b"half")
+                raise ValueError("disk full")
+            super().make(rung, target, nodes)
+
+    def time(graphs: Mapping[str, Path]) -> dict[str, float]:
+        timed.extend(graphs)
+        return in_turns(graphs)
+
+    trial = trial_of(answers(model=10, dynamic_int8=90, mixed_int8=80), time=time)
+    settings = QuantiseParams(rungs=("dynamic_int8", "mixed_int8", "fp32"))
+    found = climb(Breaking(graph, tmp_path, no_rows), settings, trial)
+    assert sorted(timed) == ["dynamic_int8", "fp32"]
+    mixed = found.steps[1]
+    assert (mixed.reason, mixed.accuracy, mixed.latency_ms) == ("ValueError: disk full", None, None)
 
 
 def real_trial(model: Model) -> Trial:

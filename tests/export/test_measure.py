@@ -1,6 +1,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,30 @@ def test_latency_is_that_of_one_text_whatever_its_neighbours_take(monkeypatch: p
     clock = Clock(monkeypatch)
     heard: dict[str, list[str]] = {"slow": [], "fast": []}
     predictors = {"slow": clock.predictor(50, heard["slow"]), "fast": clock.predictor(0.25, heard["fast"])}
-    found = latencies_ms(predictors, TEXTS, {"fast": 4})
+    found = latencies_ms(predictors, TEXTS, {"slow": 10}, ["warm", "warmer"])
     assert found == {"slow": {"p50": 50.0, "p95": 50.0}, "fast": {"p50": 0.25, "p95": 0.25}}
-    for name, times in (("slow", 1), ("fast", 4)):
-        timed = Counter(heard[name])
-        assert set(timed) == set(TEXTS), "every text is timed"
-        assert sum(timed.values()) == times * len(TEXTS) + 15
-        assert min(timed.values()) == times
+    for name, count in (("slow", 10), ("fast", len(TEXTS))):
+        assert Counter(heard[name]) == Counter([*TEXTS[:count], *5 * ["warm", "warmer"]])
+
+
+def test_a_predictor_that_keeps_what_it_met_is_timed_as_if_it_kept_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    kept: set[str] = set()
+
+    def predict(text: str) -> None:
+        clock.now_ns += int((0.1 if text in kept else 5) * 1e6)
+        kept.add(text)
+
+    for _ in range(3):
+        predict("warm")
+    assert latencies_ms({"one": predict}, TEXTS, {}, ["warm"])["one"] == {"p50": 5, "p95": 5}
+
+
+def test_without_others_a_turns_own_texts_begin_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    latencies_ms({"one": Clock(monkeypatch).predictor(1, heard)}, TEXTS, {})
+    assert heard[:6] == [*TEXTS[0:15:5], *TEXTS[0:15:5]]
+    assert len(heard) == len(TEXTS) + 15
 
 
 def test_slow_texts_show_in_the_95th_percentile_and_not_in_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,25 +89,22 @@ def test_few_texts_are_enough() -> None:
         assert 0 <= found["one"]["p50"] <= found["one"]["p95"]
 
 
-@pytest.mark.parametrize(("times", "best"), [((0.0, 4.0, 10.0, 12.0), 2.0), ((0.0, 2.0, 10.0, 14.0), 2.0)])
-def test_throughput_counts_rows_of_the_better_pass(
-    monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], best: float
-) -> None:
-    left = iter(times)
-    monkeypatch.setattr("time.perf_counter", lambda: next(left))
-    assert throughput(len, TEXTS) == (len(TEXTS) / best, len(TEXTS))
-    assert not list(left)
+def test_throughput_is_that_of_one_pass_over_texts_not_met_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, heard = [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
+    def predict(texts: Sequence[str]) -> int:
+        heard.append(list(texts))
+        now[0] += 100.0 if len(heard) == 1 else 5.0
+        return len(texts)
 
-def test_a_long_pass_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.0, 5.0])
-    monkeypatch.setattr("time.perf_counter", lambda: next(times))
-    assert throughput(len, TEXTS) == (len(TEXTS) / 5, len(TEXTS))
+    assert throughput(predict, TEXTS, ["warm"]) == (len(TEXTS) / 5, len(TEXTS))
+    assert heard == [["warm"], TEXTS]
 
 
 def test_throughput_hands_out_what_a_package_predicts(built: Path) -> None:
     package = Package.load(built / "fp32")
-    rows_per_s, answers = throughput(package.predict, TEXTS)
+    rows_per_s, answers = throughput(package.predict, TEXTS, TEXTS[:3])
     assert rows_per_s > 0
     np.testing.assert_allclose(answers, package.predict(TEXTS), atol=1e-6)
 

@@ -1,7 +1,9 @@
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 
 from stillroom.report.pareto import front, pareto
 from stillroom.report.style import DARK, LIGHT
@@ -44,3 +46,15 @@ def test_the_plot_is_a_png_that_changes_with_what_was_chosen() -> None:
     assert chosen == pareto(tried, tried[0]["settings"], LIGHT)
     assert chosen != pareto(tried, tried[2]["settings"], LIGHT)
     assert chosen != pareto(tried, tried[0]["settings"], DARK)
+
+
+def test_the_winner_is_named_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    monkeypatch.setattr(Axes, "annotate", lambda _, text, *place, **look: named.append(text))
+    beaten, best = trial("cnn", True, 0.98, 0.2), trial("static", True, 0.99, 0.04)
+    partial = trial("bilstm", False, 0.999, 0.01)
+    pareto([beaten, best, partial], beaten["settings"], LIGHT)
+    assert named == ["static#0", "cnn#0 (chosen)"]
+    named.clear()
+    pareto([beaten, best, partial], best["settings"], LIGHT)
+    assert named == ["static#0 (chosen)"]

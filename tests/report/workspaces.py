@@ -45,6 +45,7 @@ def write_student(
         labels=names,
         max_length=64,
         temperature=1.5,
+        calibration={"ece_before": 0.125, "ece_after": 0.03125},
         quantisation=changes.get("quantisation", "dynamic_int8"),
         params=changes.get("params", 1000),
         threads=1,

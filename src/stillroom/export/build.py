@@ -20,7 +20,7 @@ from stillroom.export.onnx import Floats, check_parity, export_onnx, onnx_logits
 from stillroom.export.package import write_package
 from stillroom.export.rungs import Quantiser
 from stillroom.gate.metrics import expected_calibration_error
-from stillroom.params import QuantiseParams
+from stillroom.quantise_params import QuantiseParams
 
 _BUDGET = 8192
 _PARITY_ROWS = 64
@@ -56,8 +56,8 @@ def build_package(
 ) -> dict[str, Any]:
     """Fill an empty folder with a package and return its manifest.
 
-    Validation rows choose the rung and temperature; training rows give the static rungs their ranges, and without
-    them those rungs fail.
+    Validation rows choose the rung and temperature; training rows give the static rungs their ranges, and with too few
+    of them those rungs fail.
     """
     tokeniser = load_tokeniser(model.tokeniser, model.max_length)
     tokens = tokenise(tokeniser, validation.text, model.max_length)
@@ -65,11 +65,11 @@ def build_package(
 
     def calibration() -> Tokens:
         if train is None:
-            raise ValueError("no training rows are given to take ranges from")
+            raise InputError("no training rows are given to take ranges from")
         if len(train) < settings.calibration_rows:
             raise InputError(
                 f"quantise.calibration_rows is {settings.calibration_rows}, and there are {len(train)} training rows; "
-                "lower it, or leave the static rungs out of quantise.rungs"
+                "lower it for this rung to be tried"
             )
         texts = [train.text[row] for row in _spread(len(train), settings.calibration_rows)]
         return tokenise(tokeniser, texts, model.max_length)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from stillroom.batching import Ints
-from stillroom.errors import InputError
+from stillroom.errors import InputError, StillroomError
 from stillroom.export.onnx import Floats
 from stillroom.export.rungs import Quantiser
 from stillroom.export.sensitivity import NodeChange, sensitivity
-from stillroom.params import QuantiseParams
+from stillroom.quantise_params import QuantiseParams
 
 log = logging.getLogger("stillroom")
 _LEFT_OUT = (1, 2, 4, 8)
@@ -91,7 +91,14 @@ class _Climb:
 
     @cached_property
     def fp32(self) -> Floats:
-        return self.trial.predict(self.quantiser.source)
+        logits = self.trial.predict(self.quantiser.source)
+        if (place := _no_number(logits)) is not None:
+            row, column = place
+            raise InputError(
+                f"quantise: the graph in fp32 gives class {column} of validation row {self.trial.row[row]} the logit "
+                f"{logits[row, column]}, which is no number; train the model again, with a smaller learning rate"
+            )
+        return logits
 
     @cached_property
     def expected_accuracy(self) -> float:
@@ -121,25 +128,25 @@ class _Climb:
     def _try(self, rung: str, kind: str, nodes: list[str] | None) -> Step:
         """Make a rung's graph of the given kind and judge it."""
         path = self._path(rung)
+        self.logits.pop(rung, None)  # of an earlier attempt, whose graph may be half overwritten when this one fails
         try:
             self.quantiser.make(kind, path, nodes)
             logits = self.fp32 if rung == "fp32" else self.trial.predict(path)
-        except InputError:
-            raise
         except Exception as error:  # onnxruntime's quantiser asserts and raises what it likes
             if rung == "fp32":
                 raise
-            return Step(rung, reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            told = " ".join(str(error).split())[:300]
+            return Step(rung, reason=told if isinstance(error, StillroomError) else f"{type(error).__name__}: {told}")
         self.logits[rung] = logits
         return self._step(rung, logits, path)
 
     def _step(self, rung: str, logits: Floats, path: Path) -> Step:
         trial, size_bytes = self.trial, path.stat().st_size
-        if not np.isfinite(logits).all():
-            row = int(trial.row[np.argwhere(~np.isfinite(logits))[0, 0]])
+        if (place := _no_number(logits)) is not None:
+            row = int(trial.row[place[0]])
             return Step(rung, size_bytes=size_bytes, reason=f"gives a logit that is no number at row {row}")
         reached = _accuracy(logits, trial.label)
-        drop = self.expected_accuracy - reached
+        drop = round(self.expected_accuracy - reached, 9)  # a difference of two shares of rows, free of float's dust
         differences = np.abs(logits[trial.checked] - trial.expected).max(axis=1)
         worst = int(differences.argmax())
         agreement = None if trial.accuracy is not None else _accuracy(logits, self.fp32.argmax(axis=1))
@@ -167,6 +174,12 @@ class _Climb:
             if step.ok:
                 break
         return step
+
+
+def _no_number(logits: Floats) -> tuple[int, int] | None:
+    """Row and class of the first logit that is not finite."""
+    places = np.argwhere(~np.isfinite(logits))
+    return (int(places[0, 0]), int(places[0, 1])) if len(places) else None
 
 
 def _accuracy(logits: Floats, labels: Ints) -> float:

@@ -12,7 +12,6 @@ import numpy as np
 
 _ROUNDS = 5
 _WARM_UP = 3
-_LONG_PASS_S = 5.0
 _COLD_TEXTS = 256
 """They fill a batch; on the demo's teacher 1,000 took 4 times as long for a peak that was 4 to 7 % higher."""
 PACKAGE = """
@@ -47,20 +46,26 @@ Answers = TypeVar("Answers")
 
 
 def latencies_ms(
-    predictors: Mapping[str, Callable[[Input], Any]], texts: Sequence[Input], repeats: Mapping[str, int]
+    predictors: Mapping[str, Callable[[Input], Any]],
+    texts: Sequence[Input],
+    counts: Mapping[str, int],
+    warm: Sequence[Input] = (),
 ) -> dict[str, dict[str, float]]:
     """p50 and p95 of one text, in the form that the predictors take, per predictor.
 
     Predictors take turns in rounds, each over its share of the texts, so that a machine whose speed drifts slows all
-    of them alike. repeats: how many times a predictor goes over its share (a fast one needs more to be timed well).
+    of them alike. No text is timed twice: what a predictor keeps of it would be timed instead. counts: how many of the
+    texts, from the first on, a predictor is timed on; by default all (a fast one needs many to be timed well). warm:
+    other texts, the first of which begin each turn untimed; by default the turn's own do, for predictors that keep
+    nothing.
     """
     taken: dict[str, list[float]] = {name: [] for name in predictors}
     for turn in range(_ROUNDS):
-        share = texts[turn::_ROUNDS]
         for name, predict in predictors.items():
-            for text in share[:_WARM_UP]:
+            share = texts[: counts.get(name, len(texts))][turn::_ROUNDS]
+            for text in (warm or share)[:_WARM_UP]:
                 predict(text)
-            for text in list(share) * repeats.get(name, 1):
+            for text in share:
                 began = time.perf_counter_ns()
                 predict(text)
                 taken[name].append((time.perf_counter_ns() - began) / 1e6)
@@ -70,19 +75,18 @@ def latencies_ms(
     }
 
 
-def throughput(predict: Callable[[Sequence[str]], Answers], texts: Sequence[str]) -> tuple[float, Answers]:
+def throughput(
+    predict: Callable[[Sequence[str]], Answers], texts: Sequence[str], warm: Sequence[str]
+) -> tuple[float, Answers]:
     """Rows a second in batches, tokenising included, and what was predicted.
 
-    The better of two passes; a long one stands alone, since warming up and chance weigh little in it.
+    One pass, over texts that the predictor has not met, after another over the texts to warm it with: a second pass
+    would be over words that a package has kept from the first.
     """
+    predict(warm)
     began = time.perf_counter()
     answers = predict(texts)
-    taken = time.perf_counter() - began
-    if taken < _LONG_PASS_S:
-        began = time.perf_counter()
-        predict(texts)
-        taken = min(taken, time.perf_counter() - began)
-    return len(texts) / taken, answers
+    return len(texts) / (time.perf_counter() - began), answers
 
 
 def cold_start(folder: Path, texts: Sequence[str], load: str = PACKAGE) -> dict[str, float]:

@@ -78,17 +78,20 @@ def class_rows(material: Material, student: StudentMaterial) -> list[dict[str, A
 
 
 def notes(student: StudentMaterial) -> list[str]:
-    """In words, what the vocabulary lost and what calibration gave, on validation rows."""
+    """In words, what the vocabulary lost and what calibration gave; both are measured on the validation rows."""
     lost, error = student.trimming, student.manifest.get("calibration")
     told = [
         f"Vocabulary: {lost['pieces']:,} of the teacher's {lost['pieces_of']:,} pieces; {lost['changed']:.1%} of the "
-        f"texts are cut otherwise, {lost['unknown']:.2%} of the pieces are unknown "
+        f"validation texts are cut otherwise, {lost['unknown']:.2%} of their pieces are unknown "
         f"({lost['unknown_before']:.2%} to the teacher)."
     ]
     if error:
         temperature = student.manifest["temperature"]
         before, after = error["ece_before"], error["ece_after"]
-        told.append(f"Calibration: ECE {before:.3f}, and {after:.3f} with the temperature {temperature:.3g}.")
+        told.append(
+            f"Calibration: ECE {before:.3f}, and {after:.3f} with the temperature {temperature:.3g}, on the validation "
+            "rows, which also chose it."
+        )
     return told
 
 

@@ -40,13 +40,13 @@ def pareto(trials: Trials, winner: Mapping[str, Any], theme: Theme) -> bytes:
                     face = colour if trial["whole"] else theme.ground
                     axes.plot(*points[index], "o", ms=8, mfc=face, mec=colour, color=colour)
             axes.plot([], [], "o", ms=8, color=colour, label=family)
-        for index in edge:
-            chosen = trials[index]["settings"] == winner
-            name = trials[index]["name"] + (" (chosen)" if chosen else "")
+        chosen = [index for index in whole if trials[index]["settings"] == winner]
+        for index in dict.fromkeys([*edge, *chosen]):
+            name = trials[index]["name"] + (" (chosen)" if index in chosen else "")
             above = (0, 7)
             axes.annotate(
                 name, points[index], above, textcoords="offset points", ha="center", va="bottom", size=9,
-                weight="bold" if chosen else "normal",
+                weight="bold" if index in chosen else "normal",
             )  # fmt: skip
         axes.set_xscale("log")
         axes.margins(x=0.2, y=0.2)
