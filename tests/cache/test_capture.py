@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from stillroom.batching import load_tokeniser, tokenise
-from stillroom.cache.capture import Captured, capture
+from stillroom.cache.capture import Captured, capture, keys_and_sample
 from stillroom.cache.identity import Example, entry_keys
 from stillroom.cache.manifest import Manifests
 from stillroom.cache.reader import Reader
@@ -100,6 +100,16 @@ def test_only_content_that_was_never_seen_is_computed(passes: Passes) -> None:
     edited = [text.replace(" ", "  ", 1) if row == 5 else text for row, text in enumerate(TEXTS)]
     assert asked(passes, edited) == 1
     assert asked(passes, [*edited, *TEXTS]) == 0
+
+
+def test_keys_of_many_texts_are_on_disk_and_change_nothing(passes: Passes, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, _ = keys_and_sample(Listed(TEXTS), np.array([1, 4]))
+    monkeypatch.setattr("stillroom.cache.capture._HELD", 1)
+    on_disk, sampled = keys_and_sample(Listed(TEXTS), np.array([1, 4]))
+    assert isinstance(on_disk, np.memmap)
+    np.testing.assert_array_equal(on_disk, held)
+    assert sampled == [TEXTS[1], TEXTS[4]]
+    assert asked(passes, [*TEXTS, *TEXTS[:9]]) == 60
 
 
 def test_duplicates_are_computed_once(passes: Passes) -> None:
