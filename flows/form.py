@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
@@ -58,7 +58,7 @@ def _overrides() -> type[BaseModel]:
     for name, field in Params.model_fields.items():
         annotation: Any = field.annotation
         if name == "students":
-            fields[name] = _optional(field, dict[str, _partial_student()])  # type: ignore[misc]
+            fields[name] = _optional(field, dict[str, _partial_student()] | Literal["auto"])  # type: ignore[misc]
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             fields[name] = _optional(field, _partial(annotation))
         else:

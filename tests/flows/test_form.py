@@ -42,6 +42,15 @@ def test_only_what_was_given_is_assigned() -> None:
     assert params.registry.model == "stillroom"
 
 
+def test_a_search_may_stand_in_for_all_students() -> None:
+    assert assignments(Overrides.model_validate({"students": "auto"})) == ['students="auto"']
+    assert list(applied({"students": "auto"}).students) == ["auto"]
+    with pytest.raises(ValidationError):
+        Overrides.model_validate({"students": "some"})
+    found = applied({"students": {"small": {"family": "auto", "retention": 0.98, "trials": 2}}}).students["small"]
+    assert (found.family, found.retention) == ("auto", 0.98)  # type: ignore[union-attr]
+
+
 def test_nothing_given_changes_nothing() -> None:
     assert assignments(Overrides()) == []
     sections = dict.fromkeys(Params.model_fields)
