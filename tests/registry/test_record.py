@@ -58,12 +58,14 @@ def test_every_trial_of_a_search_is_a_run_below_its_stage_and_logged_once(state:
         }
         for number, lacks in enumerate((["p95 is above", "retention is below"], []))
     ]
+    trials.append({**trials[0], "name": "cnn#0", "measured": None, "retention": None, "lacks": ["failed: diverged"]})
     file.write_text(json.dumps(json.loads(file.read_text()) | {"search": trials}))
     recorded = record_again(workspace)
     tracker = tracking.connect()
     stage = tracker.client.get_run(recorded.run_id).data.tags["stage.distil.static"]
     found = {run.data.tags["trial.name"]: run for run in all_runs(tracker) if "trial.of" in run.data.tags}
-    assert sorted(found) == ["static#0", "static#1"]
+    assert sorted(found) == ["cnn#0", "static#0", "static#1"]
+    assert found["cnn#0"].data.metrics == {}
     for run in found.values():
         assert run.data.tags["mlflow.parentRunId"] == run.data.tags["trial.of"] == stage
         assert run.info.status == "FINISHED"

@@ -58,3 +58,9 @@ def test_the_winner_is_named_wherever_it_stands(monkeypatch: pytest.MonkeyPatch)
     named.clear()
     pareto([beaten, best, partial], best["settings"], LIGHT)
     assert named == ["static#0 (chosen)"]
+
+
+def test_a_trial_that_failed_is_left_out() -> None:
+    tried = [trial("static", True, 0.97, 0.04), trial("cnn", True, 0.99, 0.2)]
+    failed = {**trial("bilstm", True, 0.0, 1.0), "measured": None, "retention": None}
+    assert pareto([failed, *tried], tried[0]["settings"], LIGHT) == pareto(tried, tried[0]["settings"], LIGHT)

@@ -25,34 +25,39 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 def pareto(trials: Trials, winner: Mapping[str, Any], theme: Theme) -> bytes:
     """Retention of every trial's package against its p95 latency; hollow ones were trained in part.
 
-    winner: the settings that were chosen.
+    A trial that failed has no package and is left out. winner: the settings that were chosen.
     """
-    families = list(dict.fromkeys(trial["settings"]["family"] for trial in trials))
-    points = [(trial["measured"]["latency_p95_ms"], trial["retention"]) for trial in trials]
-    whole = [index for index, trial in enumerate(trials) if trial["whole"]]
+    shown = [trial for trial in trials if trial["measured"] is not None]
+    points = [(trial["measured"]["latency_p95_ms"], trial["retention"]) for trial in shown]
+    whole = [index for index, trial in enumerate(shown) if trial["whole"]]
     edge = [whole[index] for index in front([points[index] for index in whole])]
+    chosen = [index for index in whole if shown[index]["settings"] == winner]
+    families = list(dict.fromkeys(trial["settings"]["family"] for trial in shown))
     with figure(theme, _WIDTH, 4.2) as (drawn, axes):
         axes.plot(*zip(*(points[index] for index in edge), strict=True), color=theme.faint, lw=1.4, zorder=1)
-        for place, family in enumerate(families):
-            colour = theme.student(place)
-            for index, trial in enumerate(trials):
-                if trial["settings"]["family"] == family:
-                    face = colour if trial["whole"] else theme.ground
-                    axes.plot(*points[index], "o", ms=8, mfc=face, mec=colour, color=colour)
-            axes.plot([], [], "o", ms=8, color=colour, label=family)
-        chosen = [index for index in whole if trials[index]["settings"] == winner]
+        for trial, point in zip(shown, points, strict=True):
+            colour = theme.student(families.index(trial["settings"]["family"]))
+            face = colour if trial["whole"] else theme.ground
+            axes.plot(*point, "o", ms=8, mfc=face, mec=colour)
         for index in dict.fromkeys([*edge, *chosen]):
-            name = trials[index]["name"] + (" (chosen)" if index in chosen else "")
-            above = (0, 7)
             axes.annotate(
-                name, points[index], above, textcoords="offset points", ha="center", va="bottom", size=9,
+                shown[index]["name"] + (" (chosen)" if index in chosen else ""),
+                points[index],
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                size=9,
                 weight="bold" if index in chosen else "normal",
-            )  # fmt: skip
+            )
+        if len(families) > 1:
+            for place, family in enumerate(families):
+                axes.plot([], [], "o", ms=8, color=theme.student(place), label=family)
+            axes.legend(loc="lower right", frameon=True)
         axes.set_xscale("log")
         axes.margins(x=0.2, y=0.2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.grid()
-        axes.legend(loc="lower right")
         axes.set_xlabel("p95 latency of one text, ms (log scale)")
         axes.set_ylabel("retention on the validation rows")
         return png(drawn)
