@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stillroom import layout
-from stillroom.batching import Tokens, tokenise
+from stillroom.batching import Tokens
 from stillroom.errors import InputError
 from stillroom.export.onnx import check_parity, export_onnx, onnx_logits
 from stillroom.params import ComputeParams
@@ -17,12 +17,11 @@ from stillroom.students import distil, narrow
 from stillroom.students.material import Material
 from stillroom.students.narrow import NarrowLearner, layer_choice
 from stillroom.teacher.inference import predict
-from stillroom.teacher.model import Description, EncoderClassifier, count_params, layers_of, load_encoder
-from stillroom.teacher.tokeniser import pad_id, read_tokeniser
+from stillroom.teacher.model import count_params, layers_of
 from stillroom.training import Scratch
 from tests.students.rows import TRAIN, VALIDATION
-from tests.teacher.families import write_family
-from tests.toys import LABELS, toy_rows
+from tests.teacher.families import whole_material
+from tests.toys import LABELS
 
 Settings = Callable[..., Any]
 Materials = Callable[..., Material]
@@ -37,27 +36,12 @@ def _one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def material_over(folder: Path, kind: str) -> Material:
-    """A teacher of a kind, with its whole vocabulary."""
-    checkpoint = write_family(folder, kind)
-    tokeniser, pad = read_tokeniser(checkpoint, 32), pad_id(checkpoint)
-    tokens = tokenise(tokeniser, toy_rows(60, seed=1).text, 32)
-    teacher = EncoderClassifier(load_encoder(checkpoint), 32, 3, "mean").eval()
-    with torch.no_grad():  # norms and biases of a trained model are not 1 and 0
-        for weight in teacher.parameters():
+    """A teacher of a kind, whose norms and biases are not 1 and 0, as those of a trained one."""
+    material = whole_material(folder, kind)
+    with torch.no_grad():
+        for weight in material.teacher.parameters():
             weight += 0.1 * torch.randn(weight.shape)
-    description = Description(
-        name=kind,
-        params=1,
-        labels=LABELS,
-        pooling="mean",
-        max_length=32,
-        temperature=1.0,
-        precision="fp32",
-        pad=pad,
-        metrics={},
-    )
-    kept = np.arange(tokeniser.get_vocab_size())
-    return Material(teacher, description, "", kept, pad, tokens, tokens, {})
+    return material
 
 
 def settings(**changes: Any) -> NarrowParams:

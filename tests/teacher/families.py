@@ -3,7 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from tests.toys import toy_rows, train_tokeniser, write_checkpoint
+import numpy as np
+
+from stillroom.batching import tokenise
+from stillroom.students.material import Material
+from stillroom.teacher.model import Description, EncoderClassifier, load_encoder
+from stillroom.teacher.tokeniser import pad_id, read_tokeniser
+from tests.toys import LABELS, toy_rows, train_tokeniser, write_checkpoint
 
 SIZES = {
     "hidden_size": 32,
@@ -57,3 +63,24 @@ def write_family(folder: Path, kind: str, **changes: Any) -> Path:
     settings = settings | {"vocab_size": tokeniser.get_vocab_size(), "initializer_range": 0.2} | changes
     model = AutoModel.from_config(AutoConfig.for_model(kind, **settings))
     return write_checkpoint(folder, model, tokeniser)
+
+
+def whole_material(folder: Path, kind: str) -> Material:
+    """What a student is made from over an untrained teacher of a kind, with its whole vocabulary and no answers."""
+    checkpoint = write_family(folder, kind)
+    tokeniser, pad = read_tokeniser(checkpoint, 32), pad_id(checkpoint)
+    tokens = tokenise(tokeniser, toy_rows(60, seed=1).text, 32)
+    teacher = EncoderClassifier(load_encoder(checkpoint), 32, len(LABELS), "mean").eval()
+    description = Description(
+        name=kind,
+        params=1,
+        labels=LABELS,
+        pooling="mean",
+        max_length=32,
+        temperature=1.0,
+        precision="fp32",
+        pad=pad,
+        metrics={},
+    )
+    kept = np.arange(tokeniser.get_vocab_size())
+    return Material(teacher, description, "", kept, pad, tokens, tokens, {})

@@ -21,7 +21,6 @@ from stillroom.teacher.inference import predict
 from stillroom.teacher.model import (
     TOKENISER,
     Description,
-    EncoderClassifier,
     LogitsOnly,
     count_params,
     layers_of,
@@ -31,7 +30,7 @@ from stillroom.teacher.model import (
 )
 from stillroom.teacher.tokeniser import pad_id, read_tokeniser
 from stillroom.training import Scratch
-from tests.teacher.families import FAMILIES, write_family
+from tests.teacher.families import FAMILIES, whole_material, write_family
 from tests.toys import LABELS, toy_rows
 
 ROWS, VALIDATION = toy_rows(60, seed=1), toy_rows(24, seed=2, first_row=60)
@@ -102,23 +101,8 @@ def test_a_family_goes_the_whole_way(kind: str, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.slow
 def test_a_slice_of_all_kept_layers_over_the_whole_vocabulary_is_the_teacher(tmp_path: Path) -> None:
     for kind in FAMILIES:
-        checkpoint = write_family(tmp_path / kind / "checkpoint", kind)
-        tokeniser, pad = read_tokeniser(checkpoint, 32), pad_id(checkpoint)
-        tokens = tokenise(tokeniser, ROWS.text, 32)
-        teacher = EncoderClassifier(load_encoder(checkpoint), 32, 3, "mean").eval()
-        description = Description(
-            name=kind,
-            params=1,
-            labels=LABELS,
-            pooling="mean",
-            max_length=32,
-            temperature=1.0,
-            precision="fp32",
-            pad=pad,
-            metrics={},
-        )
-        kept = np.arange(tokeniser.get_vocab_size())
-        material = Material(teacher, description, "", kept, pad, tokens, tokens, {})
+        material = whole_material(tmp_path / kind, kind)
+        teacher, tokens, pad = material.teacher, material.tokens, material.pad
         student = sliced.build(material, SlicedParams(family="sliced", layers=2)).eval()
         np.testing.assert_allclose(
             predict(student, tokens, pad, 512), predict(teacher, tokens, pad, 512), atol=2e-5, err_msg=kind
