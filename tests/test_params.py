@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from stillroom.errors import ParamsError
-from stillroom.params import Params, json_schema, validate
+from stillroom.params import Params, in_long_form, json_schema, validate
 from stillroom.params_file import load_params, merged, read_yaml, write_yaml
 from stillroom.student_params import SlicedParams, StaticParams
 from tests.toys import toy_params
@@ -198,6 +198,18 @@ def test_students_auto_is_short_for_one_student_that_is_searched() -> None:
     assert list(found) == ["auto"]
     assert found["auto"].family == "auto"
     assert found == validate(minimal(students={"auto": {"family": "auto"}}), "given").students
+
+
+def test_what_dvc_must_find_in_a_file_may_not_be_left_out() -> None:
+    whole = {name: {} for name in Params.model_fields} | {"students": {"small": {"family": "static"}}}
+    search = {"family": "auto"}
+    assert in_long_form(whole)
+    assert not in_long_form({name: section for name, section in whole.items() if name != "growth"})
+    assert not in_long_form(whole | {"students": "auto"})
+    assert in_long_form(whole | {"students": {"found": search}})
+    ladder = {"allowed_drop": 0.01}
+    assert not in_long_form(whole | {"students": {"found": search}, "quantise": ladder})
+    assert in_long_form(whole | {"students": {"found": search | {"quantise": ladder}}, "quantise": ladder})
 
 
 def test_a_search_must_not_ask_for_less_than_the_gate() -> None:

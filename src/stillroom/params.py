@@ -270,6 +270,14 @@ class Params(Section):
         return self
 
 
+def in_long_form(raw: Mapping[str, Any]) -> bool:
+    """Whether params, as a file holds them, leave out nothing that DVC must find there: see `Params._long_form`."""
+    if not raw.keys() >= Params.model_fields.keys() or not isinstance(raw["students"], Mapping):
+        return False
+    searches = [student for student in raw["students"].values() if isinstance(student, Mapping) and is_search(student)]
+    return not raw["quantise"] or all("quantise" in search for search in searches)
+
+
 def validate(raw: Mapping[str, Any], where: str) -> Params:
     """Check a mapping against the models; the first few mistakes are told in one line."""
     try:

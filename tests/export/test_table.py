@@ -218,7 +218,7 @@ def watched(texts):
         yield answer
 
 peaks = []
-for count in (5_000, 200_000):
+for count in (20_000, 200_000):
     with source.open("w") as lines:
         lines.write("text\\n")
         lines.writelines(f"my parcel n{number} is delayed again, why?\\n" for number in range(count))
@@ -230,7 +230,7 @@ print(*peaks)
 
 
 def test_memory_does_not_grow_with_the_file(built: Path, tmp_path: Path) -> None:
-    """Forty times the rows, each with a word of its own."""
+    """Ten times the rows, each with a word of its own; the fewer, too, are more words than a package keeps."""
     told = subprocess.run(
         [sys.executable, "-c", PEAK, str(built / "fp32"), str(tmp_path / "in.csv"), str(tmp_path / "out.csv")],
         capture_output=True,

@@ -15,7 +15,7 @@ from typing import Any, Self
 from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
-from stillroom.params import STUDENT_NAME, Params, is_search, validate
+from stillroom.params import STUDENT_NAME, Params, in_long_form, validate
 from stillroom.params_file import as_mapping, read_yaml, write_yaml
 from stillroom.pipeline.checkout import clone, follow, hide_from_git, lay_over, require_checkout
 from stillroom.pipeline.command import call_dvc
@@ -157,11 +157,7 @@ def _are_of_checkout(root: Path, params: Params) -> bool:
     """Whether the checkout's own params.yaml says the same, in a form that DVC reads: whole, in its long form."""
     try:
         raw = read_yaml(root / layout.PARAMS)
-        if not raw.keys() >= Params.model_fields.keys() or not isinstance(raw["students"], dict):
-            return False
-        searches = [student for student in raw["students"].values() if is_search(student)]
-        whole = not raw["quantise"] or all("quantise" in search for search in searches)
-        return whole and validate(raw, str(layout.PARAMS)) == params
+        return in_long_form(raw) and validate(raw, str(layout.PARAMS)) == params
     except InputError:
         return False
 

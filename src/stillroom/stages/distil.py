@@ -36,7 +36,7 @@ def run(params: Params, item: str) -> dict[str, float]:
     trained: dict[str, nn.Module] = {}
     histories: dict[str, list[dict[str, float]]] = {}
     told: dict[str, Any] = {}
-    search = Scratch(room.key("search", params.quantise if isinstance(given, AutoParams) else None))
+    search = Scratch(room.key("search", given.quantise if isinstance(given, AutoParams) else None))
     if isinstance(given, AutoParams):
         found = room.search(given, search)
         settings = found.settings
