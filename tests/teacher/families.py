@@ -7,7 +7,7 @@ import numpy as np
 
 from stillroom.batching import tokenise
 from stillroom.students.material import Material
-from stillroom.teacher.model import Description, EncoderClassifier, load_encoder
+from stillroom.teacher.model import Description, EncoderClassifier, count_params, load_encoder
 from stillroom.teacher.tokeniser import pad_id, read_tokeniser
 from tests.toys import LABELS, toy_rows, train_tokeniser, write_checkpoint
 
@@ -65,15 +65,11 @@ def write_family(folder: Path, kind: str, **changes: Any) -> Path:
     return write_checkpoint(folder, model, tokeniser)
 
 
-def whole_material(folder: Path, kind: str) -> Material:
-    """What a student is made from over an untrained teacher of a kind, with its whole vocabulary and no answers."""
-    checkpoint = write_family(folder, kind)
-    tokeniser, pad = read_tokeniser(checkpoint, 32), pad_id(checkpoint)
-    tokens = tokenise(tokeniser, toy_rows(60, seed=1).text, 32)
-    teacher = EncoderClassifier(load_encoder(checkpoint), 32, len(LABELS), "mean").eval()
-    description = Description(
+def describe(kind: str, teacher: EncoderClassifier, pad: int) -> Description:
+    """The description of a teacher of the toy texts, which reads 32 tokens."""
+    return Description(
         name=kind,
-        params=1,
+        params=count_params(teacher),
         labels=LABELS,
         pooling="mean",
         max_length=32,
@@ -82,5 +78,14 @@ def whole_material(folder: Path, kind: str) -> Material:
         pad=pad,
         metrics={},
     )
+
+
+def whole_material(folder: Path, kind: str) -> Material:
+    """What a student is made from over an untrained teacher of a kind, with its whole vocabulary and no answers."""
+    checkpoint = write_family(folder, kind)
+    tokeniser, pad = read_tokeniser(checkpoint, 32), pad_id(checkpoint)
+    tokens = tokenise(tokeniser, toy_rows(60, seed=1).text, 32)
+    teacher = EncoderClassifier(load_encoder(checkpoint), 32, len(LABELS), "mean").eval()
+    description = describe(kind, teacher, pad)
     kept = np.arange(tokeniser.get_vocab_size())
     return Material(teacher, description, "", kept, pad, tokens, tokens, {})

@@ -20,9 +20,7 @@ from stillroom.teacher.finetune import fine_tune
 from stillroom.teacher.inference import predict
 from stillroom.teacher.model import (
     TOKENISER,
-    Description,
     LogitsOnly,
-    count_params,
     layers_of,
     load_encoder,
     load_teacher,
@@ -30,7 +28,7 @@ from stillroom.teacher.model import (
 )
 from stillroom.teacher.tokeniser import pad_id, read_tokeniser
 from stillroom.training import Scratch
-from tests.teacher.families import FAMILIES, whole_material, write_family
+from tests.teacher.families import FAMILIES, describe, whole_material, write_family
 from tests.toys import LABELS, toy_rows
 
 ROWS, VALIDATION = toy_rows(60, seed=1), toy_rows(24, seed=2, first_row=60)
@@ -54,17 +52,7 @@ def test_a_family_goes_the_whole_way(kind: str, tmp_path: Path, monkeypatch: pyt
     assert len(history) == 1
     moved = [name for name, value in model.encoder.state_dict().items() if not torch.equal(value, before[name])]
     assert len(moved) > len(before) / 2
-    description = Description(
-        name=kind,
-        params=count_params(model),
-        labels=LABELS,
-        pooling="mean",
-        max_length=32,
-        temperature=1.0,
-        precision="fp32",
-        pad=pad,
-        metrics={},
-    )
+    description = describe(kind, model, pad)
     teacher = tmp_path / "teacher"
     teacher.mkdir()
     save_teacher(teacher, model, tokeniser, description)
