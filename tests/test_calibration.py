@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from stillroom.calibration import fit_temperature, softmax
+from stillroom.calibration import fit_temperature, log_loss
+from stillroom.problem import probabilities
 
 
 def drawn(temperature: float, rows: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +31,9 @@ def test_scaling_the_logits_scales_the_temperature_and_not_the_probabilities() -
     logits, labels = drawn(1.0)
     one, ten = fit_temperature(logits, labels), fit_temperature(10 * logits, labels)
     assert ten == pytest.approx(10 * one, rel=1e-3)
-    np.testing.assert_allclose(softmax(logits, one), softmax(10 * logits, ten), atol=1e-4)
+    np.testing.assert_allclose(
+        probabilities(logits, "single_label", one), probabilities(10 * logits, "single_label", ten), atol=1e-4
+    )
 
 
 def test_a_model_that_is_always_right_or_knows_nothing_stays_within_bounds() -> None:
@@ -39,8 +42,18 @@ def test_a_model_that_is_always_right_or_knows_nothing_stays_within_bounds() -> 
         assert 0.05 <= fit_temperature(logits, labels) <= 20.0
 
 
-def test_probabilities_sum_to_one_and_do_not_overflow() -> None:
-    logits = np.array([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]], np.float16)
-    probabilities = softmax(logits, 0.5)
-    assert probabilities.dtype == np.float32
-    np.testing.assert_allclose(probabilities, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]], atol=1e-6)
+def test_decisions_are_calibrated_like_classes() -> None:
+    generator = np.random.default_rng(6)
+    logits = generator.normal(size=(3000, 3)) * 6
+    labels = (generator.random(logits.shape) < 1 / (1 + np.exp(-logits / 3))).astype(np.int64)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(3.0, rel=0.1)
+    for factor in (0.9, 1.1):
+        assert log_loss(logits / found, labels) < log_loss(logits / (found * factor), labels)
+
+
+def test_two_classes_and_one_decision_have_the_same_loss() -> None:
+    margin = np.random.default_rng(7).normal(size=50) * 3
+    labels = (margin > 0.5).astype(np.int64)
+    both = np.stack([np.zeros(50), margin], axis=1)
+    assert log_loss(both, labels) == pytest.approx(log_loss(margin[:, None], labels[:, None]))

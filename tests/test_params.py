@@ -421,6 +421,18 @@ def models(kind: type[BaseModel]) -> set[type[BaseModel]]:
     return found
 
 
+def test_dkd_is_refused_where_a_text_has_several_labels() -> None:
+    raw = {
+        "data": {"source": "rows.csv", "problem_type": "multi_label"},
+        "teacher": {"source": "t"},
+        "students": {"cnn": {"family": "cnn", "objective": "dkd"}, "found": {"family": "auto"}},
+    }
+    with pytest.raises(ParamsError, match=r"students\.cnn\.objective is dkd, which .*; .* use kl or mse"):
+        validate(raw, "params.yaml")
+    del raw["students"]["cnn"]
+    assert validate(raw, "params.yaml").data.label_separator == ";"
+
+
 def test_the_schema_covers_and_describes_every_field() -> None:
     schema = json_schema()
     described = schema["$defs"] | {"Params": schema}

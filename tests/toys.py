@@ -55,6 +55,20 @@ def toy_rows(n: int, seed: int, first_row: int = 0) -> Rows:
     return Rows(np.arange(first_row, first_row + n, dtype=np.int64), texts, labels)
 
 
+def several_topics(n: int, seed: int) -> tuple[list[str], list[list[str]]]:
+    """n texts of any number of topics, none included, and the labels of each; no two texts equal."""
+    generator = np.random.default_rng(seed)
+    texts: list[str] = []
+    labels: list[list[str]] = []
+    for number in range(n):
+        chosen = [topic for topic in range(len(LABELS)) if generator.random() < 0.4]
+        told = [word for topic in chosen for word in generator.choice(_TOPICS[topic], size=3)]
+        noise = generator.choice(_NOISE, size=int(generator.integers(1, 5)))
+        texts.append(" ".join([*generator.permutation([*told, *noise]), f"s{seed}n{number}"]))
+        labels.append([LABELS[topic] for topic in chosen])
+    return texts, labels
+
+
 def toy_tokeniser(texts: Sequence[str]) -> Any:
     """A WordPiece tokeniser trained on the texts, with BERT's special tokens around every text."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from stillroom.errors import ParamsError
+from stillroom.problem import ProblemType
 from stillroom.quantise_params import QuantiseParams
 from stillroom.section import Fraction, Section
 from stillroom.student_params import Student
@@ -40,6 +41,10 @@ class DataParams(Section):
     """Name of the column with the text."""
     label: str = "label"
     """Name of the column with the label."""
+    problem_type: ProblemType = "single_label"
+    """Whether a text has one label, or any number of them, none included (multi_label)."""
+    label_separator: Annotated[str, Field(min_length=1)] = ";"
+    """What stands between the labels of a text in one cell, where it has several; a list of them needs none."""
     licence: str | None = None
     """Licence of the data as its owner declares it (SPDX identifier or words)."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
@@ -255,6 +260,16 @@ class Params(Section):
                 raise ValueError(
                     f"students.{name}.quantise differs from quantise; a search packages its trials as the run packages "
                     f"its students, so give both the same"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _recipes_suit_the_problem(self) -> Self:
+        for name, student in self.students.items():
+            if self.data.problem_type == "multi_label" and student.family != "auto" and student.objective == "dkd":
+                raise ValueError(
+                    f"students.{name}.objective is dkd, which sets one class against all others; where a text has "
+                    "several labels (data.problem_type), use kl or mse"
                 )
         return self
 

@@ -28,6 +28,7 @@ from stillroom.code import code_digest
 from stillroom.errors import Diverged
 from stillroom.files import atomic_file
 from stillroom.params import ComputeParams
+from stillroom.supervision import hits
 
 CHECKPOINT_VARIABLE = "STILLROOM_CHECKPOINT_S"
 _CHECKPOINT_S = 30.0
@@ -134,7 +135,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
 
     averaging: decay of a moving average of the weights, which stands in their place while validation runs and is what
     is kept (Polyak and Juditsky 1992); 0 for none. A subclass gives `loss(batch)` (a scalar), `predict_logits(batch)`
-    ([rows, classes]), `labels_of(batch)` ([rows]) and `parameter_groups()`.
+    ([rows, classes]), `labels_of(batch)` (as in stillroom.supervision) and `parameter_groups()`.
     """
 
     def __init__(self, total_steps: int, warmup_fraction: float, weight_decay: float, averaging: float = 0.0) -> None:
@@ -178,11 +179,11 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         return loss
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
-        self._hits.append(self.predict_logits(batch).argmax(dim=1) == self.labels_of(batch))
+        self._hits.append(hits(self.predict_logits(batch), self.labels_of(batch)))
 
     def on_validation_epoch_end(self) -> None:
-        hits = torch.cat(self._hits)
-        self.validation_rows, accuracy = len(hits), float(hits.float().mean())
+        right = torch.cat(self._hits)
+        self.validation_rows, accuracy = len(right), float(right.float().mean())
         self._hits.clear()
         self.log("validation_accuracy", accuracy)
         entry = {

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -115,3 +116,55 @@ def test_many_single_classes_are_counted_and_a_few_named() -> None:
 def test_unknown_labels_name_the_nearest_known_one() -> None:
     with pytest.raises(InputError, match=r"label 'Card arival' \(2 rows\) is unknown .* did you mean 'card_arrival'\?"):
         check_known_labels(examples(("x", "Card arival"), ("y", "Card arival")), ["card_arrival", "b"], "test.csv")
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("b;a", ("a", "b")),
+        (" b ; a ", ("a", "b")),
+        (["b", "a"], ("a", "b")),
+        (["a b", 3, True], ("3", "a b", "true")),
+        ("", ()),
+        ("  ", ()),
+        (None, ()),
+        ([], ()),
+        (7, ("7",)),
+    ],
+)
+def test_a_row_may_have_any_number_of_labels(cell: Any, names: tuple[str, ...]) -> None:
+    assert check_rows(table(["text"], [cell]), 100, 0, separator=";").label == [names]
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("a;;b", "the label is empty"),
+        ("a;", "the label is empty"),
+        (["a", None], "the label is missing"),
+        (["a", 0.5], "the label is the float 0.5"),
+        (["a;b", "c"], "'a;b' holds the separator of labels, ';'; set data.label_separator"),
+        ("a;b;a", "has the label 'a' twice"),
+        ({"a": 1}, "a value of type dict"),
+    ],
+)
+def test_labels_that_are_no_names_are_refused_with_their_place(cell: Any, told: str) -> None:
+    with pytest.raises(InputError, match="line 3: .*" + re.escape(told)):
+        check_rows(table(["one", "two"], ["a", cell]), 100, 0, separator=";")
+
+
+def test_a_list_of_labels_needs_to_be_asked_for() -> None:
+    with pytest.raises(InputError, match=r"type list, not a name; .*set data\.problem_type to multi_label"):
+        check_rows(table(["one"], [["a", "b"]]), 100, 0)
+
+
+def test_classes_of_rows_with_several_labels_are_counted_by_name() -> None:
+    rows = Examples([0, 1, 2], ["one", "two", "three"], [("a", "b"), ("a", "b"), ()])
+    check_classes(rows, "rows.csv")
+    check_known_labels(rows, ["a", "b"], "rows.csv")
+    with pytest.raises(InputError, match="label 'b' \\(2 rows\\) is unknown"):
+        check_known_labels(rows, ["a"], "rows.csv")
+    with pytest.raises(InputError, match="has the class 'c' with a single row"):
+        check_classes(Examples([0, 1, 2], ["one", "two", "three"], [("a", "c"), ("a", "b"), ("b",)]), "rows.csv")
+    with pytest.raises(InputError, match="no row has a label"):
+        check_classes(Examples([0, 1], ["one", "two"], [(), ()]), "rows.csv")

@@ -89,3 +89,26 @@ def test_a_large_group_stays_in_training() -> None:
     splits = cut([f"text {n}" for n in range(100)], ["a"] * 100, groups, {"validation": 0.1, "test": 0.2}, 3)
     assert set(splits[:50]) == {"train"}
     assert Counter(splits)["test"] == 20
+
+
+SEVERAL = st.lists(st.sets(st.sampled_from("abcd")).map(lambda names: tuple(sorted(names))), min_size=1, max_size=60)
+
+
+@given(SEVERAL, FRACTIONS, st.integers(0, 99))
+def test_every_label_of_rows_with_several_trains(
+    labels: list[tuple[str, ...]], fractions: dict[str, float], seed: int
+) -> None:
+    splits = cut([f"text {number}" for number in range(len(labels))], labels, range(len(labels)), fractions, seed)
+    trained = {name for names, split in zip(labels, splits, strict=True) for name in names if split == "train"}
+    assert trained == {name for names in labels for name in names}
+
+
+@given(st.integers(10, 80), st.integers(0, 99))
+def test_a_rare_label_gets_its_share_beside_a_frequent_one(rare: int, seed: int) -> None:
+    labels = [("all",)] * (4 * rare) + [("all", "rare")] * rare
+    splits = cut(
+        [f"text {n}" for n in range(5 * rare)], labels, range(5 * rare), {"validation": 0.1, "test": 0.2}, seed
+    )
+    taken = Counter(split for split, names in zip(splits, labels, strict=True) if "rare" in names)
+    assert taken["validation"] == max(1, int(0.1 * rare + 0.5))
+    assert taken["test"] == max(1, int(0.2 * rare + 0.5))

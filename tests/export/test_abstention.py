@@ -18,7 +18,7 @@ def loaded(built: Path) -> Package:
 
 
 def watched(loaded: Package, threshold: float, texts: list[str]) -> tuple[list[tuple[str, str, float]], Abstention]:
-    abstention = Abstention(threshold, len(loaded.labels))
+    abstention = Abstention(threshold, 1 / len(loaded.labels))
     return list(abstention.watch(loaded.stream(iter(texts), threshold))), abstention
 
 
@@ -47,7 +47,7 @@ def test_a_threshold_that_can_withhold_nothing_is_told_even_without_texts(loaded
     for texts in (TEXTS, []):
         found, abstention = watched(loaded, 1 / 3, texts)
         assert all(label for _, label, _ in found)
-        assert "withholds no label: the likeliest of 3 labels" in (abstention.warning() or "")
+        assert "withholds no label: every answer has a probability of 0.333 or more" in (abstention.warning() or "")
     assert watched(loaded, 0.34, [])[1].warning() is None
 
 

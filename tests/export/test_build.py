@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from stillroom.calibration import softmax
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
 from stillroom.export.build import Model, build_package
 from stillroom.export.runtime import Package
 from stillroom.gate.metrics import classification_metrics
+from stillroom.problem import probabilities
 from stillroom.quantise_params import QuantiseParams
 from tests.export.models import VALIDATION
 from tests.toys import toy_rows
@@ -46,9 +46,9 @@ def test_the_temperature_calibrates_the_packaged_graph(built: Path) -> None:
 def test_the_manifest_tells_the_calibration_error_with_the_temperature_and_without(built: Path) -> None:
     package = Package.load(built / "int8")
     calibrated = package.predict(VALIDATION.text)
-    raw = softmax(np.log(calibrated) * package.manifest["temperature"])
-    for when, probabilities in (("before", raw), ("after", calibrated)):
-        expected = classification_metrics(VALIDATION.label, probabilities)["ece"]
+    raw = probabilities(np.log(calibrated), "single_label", 1 / package.manifest["temperature"])
+    for when, shares in (("before", raw), ("after", calibrated)):
+        expected = classification_metrics(VALIDATION.label, shares)["ece"]
         assert package.manifest["calibration"][f"ece_{when}"] == pytest.approx(expected, abs=1e-3)
 
 

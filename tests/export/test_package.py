@@ -29,6 +29,7 @@ def test_equal_contents_make_equal_packages(built: Path, tmp_path: Path) -> None
             tokeniser=built / "fp32" / "tokenizer.json",
             name="toy",
             family="static",
+            problem_type="single_label",
             labels=("delivery", "login", "refund"),
             max_length=24,
             temperature=1.0,

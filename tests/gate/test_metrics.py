@@ -126,3 +126,41 @@ def test_per_class_and_agreement_refuse_what_does_not_match() -> None:
         agreement([[0.5, 0.5]], [[0.2, 0.3, 0.5]])
     with pytest.raises(InputError, match="not finite"):
         agreement([[0.5, 0.5]], [[NAN, 0.5]])
+
+
+def test_rows_with_several_labels_are_measured_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(8)
+    labels = (rng.random((200, 3)) < 0.4).astype(np.int64)
+    shares = np.clip(labels * 0.6 + rng.random(labels.shape) * 0.5, 0, 1)
+    chosen = (shares >= 0.5).astype(np.int64)
+    found = classification_metrics(labels, shares)
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, chosen))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, chosen, average="macro"))
+    sure, right = np.maximum(shares, 1 - shares).ravel(), (chosen == labels).ravel()
+    assert reliability(labels, shares).rows.sum() == sure.size
+    assert found["ece"] == pytest.approx(_ece(sure, right), abs=1e-9)
+    assert per_class(labels, shares, "abc")["b"]["f1"] == pytest.approx(f1_score(labels[:, 1], chosen[:, 1]))
+    assert agreement(shares, 1 - shares, "multi_label") == 0.0
+
+
+def _ece(sure: np.ndarray, right: np.ndarray) -> float:
+    """ECE over 15 bins of equally many decisions, all confidences being different."""
+    order = np.argsort(sure)
+    bins = np.array_split(order, 15)
+    return float(sum(len(b) * abs(sure[b].mean() - right[b].mean()) for b in bins) / len(sure))
+
+
+@pytest.mark.parametrize(
+    ("labels", "shares", "told"),
+    [
+        ([[0, 1]], [[0.5, 1.5]], "row 0 runs from 0.500 to 1.500; give probabilities"),
+        ([[0, 1]], [[np.nan, 0.5]], "not finite in 1 of 1 rows"),
+        ([[0, 2]], [[0.5, 0.5]], "give 0 or 1 for each"),
+        ([[0, 1]], [[0.5, 0.5, 0.5]], "have shape"),
+        ([[1]], [[0.5]], "labels of 1 classes"),
+        (np.zeros((0, 2), int), np.zeros((0, 2)), "no rows"),
+    ],
+)
+def test_several_labels_that_make_no_sense_are_refused(labels: Any, shares: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        classification_metrics(labels, shares)

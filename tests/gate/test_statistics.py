@@ -157,3 +157,49 @@ def test_refused() -> None:
         cells([0, 1], [0, 1], [0])
     with pytest.raises(InputError, match="same rows of each"):
         cells([], [], [])
+
+
+def drawn_sets(seed: int, rows: int = 120, classes: int = 4) -> tuple[Any, Any, Any]:
+    """Labels of any number a row, and a teacher and a student that are mostly right in each."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((rows, classes)) < 0.4).astype(np.int64)
+    labels[:classes] = np.eye(classes)
+    return labels, *(np.where(rng.random(labels.shape) < 0.9, labels, 1 - labels) for _ in range(2))
+
+
+@given(SEEDS)
+def test_the_point_is_that_of_scikit_learn_where_rows_have_several_labels(seed: int) -> None:
+    labels, teacher, student = drawn_sets(seed)
+    accuracy = accuracy_score(labels, student) / accuracy_score(labels, teacher)
+    assert judged((labels, teacher, student)).point == pytest.approx(accuracy, abs=1e-12)
+    found = judged((labels, teacher, student), "macro_f1")
+    assert found.student == pytest.approx(f1_score(labels, student, average="macro"), abs=1e-12)
+    assert found.teacher == pytest.approx(f1_score(labels, teacher, average="macro"), abs=1e-12)
+
+
+@given(SEEDS, st.sampled_from(METRICS))
+@settings(deadline=None, max_examples=40)
+def test_sets_of_labels_are_judged_whatever_the_order_of_rows_and_classes(seed: int, metric: MetricName) -> None:
+    labels, teacher, student = drawn_sets(seed)
+    found = judged((labels, teacher, student), metric)
+    assert found.lower <= found.point <= found.upper
+    order = np.random.default_rng(seed).permutation(len(labels))
+    assert judged((labels[order], teacher[order], student[order]), metric) == found
+
+
+@given(SEEDS, st.sampled_from(METRICS))
+@settings(deadline=None, max_examples=20)
+def test_one_label_a_row_is_judged_alike_as_a_class_and_as_a_set(seed: int, metric: MetricName) -> None:
+    rows = drawn(seed)
+    as_sets = tuple(np.eye(4, dtype=np.int64)[column] for column in rows)
+    one, other = judged(rows, metric, resamples=2000), judged(as_sets, metric, resamples=2000)
+    assert other.point == pytest.approx(one.point)
+    assert (other.lower, other.upper) == pytest.approx((one.lower, one.upper), abs=0.02)
+
+
+def test_a_bound_is_no_proof_where_every_row_has_the_same_labels() -> None:
+    same = np.tile([1, 0, 1], (40, 1))
+    found = judged((same, same, same))
+    assert found.point == 1.0
+    assert found.lower < 1.0
+    assert cells(same, same, same).shown(0, "abc") == "a and c"

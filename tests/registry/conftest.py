@@ -79,6 +79,7 @@ def write_release(folder: Path, scratch: Path, *, bias: float, verdict: str, low
         tokeniser=scratch / "tokenizer.json",
         name=folder.name,
         family="static",
+        problem_type="single_label",
         labels=LABELS,
         max_length=16,
         temperature=1.0,

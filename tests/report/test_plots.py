@@ -32,7 +32,7 @@ def material(names: tuple[str, ...] = ("a", "b", "c")) -> Material:
     )
     return Material(
         summary=summary(),
-        snapshot={"labels": list(names)},
+        snapshot={"problem_type": "single_label", "labels": list(names)},
         teacher_source="big",
         teacher_licence=None,
         data_licence=None,

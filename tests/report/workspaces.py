@@ -42,6 +42,7 @@ def write_student(
         **sources,
         name=name,
         family=changes.get("family", "static"),
+        problem_type="single_label",
         labels=names,
         max_length=64,
         temperature=1.5,

@@ -7,12 +7,12 @@ import pytest
 
 from stillroom import layout
 from stillroom.batching import load_tokeniser, tokenise
-from stillroom.calibration import softmax
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.export.predictions import read_probabilities
 from stillroom.export.runtime import Package
 from stillroom.files import file_digests, sha256_file
 from stillroom.gate.metrics import agreement, classification_metrics
+from stillroom.problem import probabilities
 from stillroom.stages.receipt import read_receipt
 from stillroom.teacher.inference import predict
 from stillroom.teacher.model import TOKENISER, count_params, load_teacher
@@ -24,7 +24,8 @@ def test_the_teachers_test_predictions_are_its_calibrated_answers(finished: Work
     test = read_split(layout.SPLIT, "test")
     model, description = load_teacher(layout.TEACHER)
     tokens = tokenise(load_tokeniser(layout.TEACHER / TOKENISER, 32), test.text, 32)
-    expected = softmax(predict(model, tokens, description.pad, 50), description.temperature)
+    logits = predict(model, tokens, description.pad, 50)
+    expected = probabilities(logits, "single_label", description.temperature)
     found = read_probabilities(layout.REFERENCE / "predictions.parquet", "teacher", test)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

@@ -10,10 +10,10 @@ import torch
 
 from stillroom import layout, training
 from stillroom.batching import load_tokeniser, tokenise
-from stillroom.calibration import softmax
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.files import file_digests
 from stillroom.gate.metrics import classification_metrics
+from stillroom.problem import probabilities
 from stillroom.stages.receipt import read_receipt
 from stillroom.teacher.finetune import FineTune
 from stillroom.teacher.inference import predict
@@ -41,7 +41,7 @@ def test_a_teacher_is_published_with_what_it_reached(finished: Workspace) -> Non
     validation = read_split(layout.SPLIT, "validation")
     tokens = tokenise(load_tokeniser(layout.TEACHER / TOKENISER, 32), validation.text, 32)
     logits = predict(model, tokens, description.pad, 300)
-    found = classification_metrics(validation.label, softmax(logits, description.temperature))
+    found = classification_metrics(validation.label, probabilities(logits, "single_label", description.temperature))
     told = description.metrics["validation"]
     assert told == pytest.approx(found, abs=1e-4)
     assert told["accuracy"] > 0.7

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from stillroom.export.onnx import export_onnx
+from stillroom.export.onnx import export_onnx, open_graph
 from stillroom.export.rungs import Quantiser
 from stillroom.students.bilstm import BilstmStudent
 
@@ -58,3 +58,14 @@ def test_the_dynamic_rung_makes_both_directions_int8(student: BilstmStudent, tmp
         operators = Counter(node.op_type for node in onnx.load(str(tmp_path / f"{rung}.onnx")).graph.node)
         assert operators["DynamicQuantizeLSTM"] == 2
         assert not operators["LSTM"]
+
+
+def test_every_export_of_a_process_reads_texts_of_any_length(student: BilstmStudent, tmp_path: Path) -> None:
+    ids = torch.randint(0, 20, (2, 17), generator=torch.Generator().manual_seed(2))
+    for number in range(3):
+        export_onnx(student.eval(), tmp_path / f"{number}.onnx")
+        found = open_graph(tmp_path / f"{number}.onnx", 1).run(
+            None, {"input_ids": ids.numpy(), "attention_mask": torch.ones_like(ids).numpy()}
+        )
+        torch.testing.assert_close(torch.from_numpy(found[0]), student(ids, torch.ones_like(ids)), atol=1e-4, rtol=0)
+        student.train()(ids, torch.ones_like(ids)).sum().backward()

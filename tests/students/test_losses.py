@@ -7,15 +7,17 @@ from torch.nn import functional as F
 
 from stillroom.student_params import StaticParams
 from stillroom.students.losses import (
-    NO_LABEL,
+    contradicted,
     cosine_loss,
     decoupled_loss,
     distillation_loss,
     logit_loss,
     relation_loss,
+    soft_decision_loss,
     soft_target_loss,
     state_loss,
 )
+from stillroom.supervision import NO_LABEL
 
 GENERATOR = torch.Generator().manual_seed(0)
 STUDENT, TEACHER = (torch.randn(6, 4, generator=GENERATOR) * 3 for _ in range(2))
@@ -201,3 +203,47 @@ def test_states_differ_by_the_mean_of_their_squares() -> None:
     student = torch.randn(3, 5, 8, generator=GENERATOR)
     expected = F.mse_loss(torch.cat([student[0], student[1, :3]]), torch.cat([STATES[0], STATES[1, :3]]))
     assert float(state_loss(student, STATES, KNOWN)) == pytest.approx(float(expected), rel=1e-5)
+
+
+SEVERAL = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0], [-1, -1, -1, -1], [1, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_decisions_diverge_like_distributions_over_two_classes(temperature: float) -> None:
+    expected = sum(
+        soft_target_loss(
+            torch.stack([torch.zeros(6), STUDENT[:, c]], dim=1),
+            torch.stack([torch.zeros(6), TEACHER[:, c]], dim=1),
+            temperature,
+        )
+        for c in range(4)
+    )
+    torch.testing.assert_close(soft_decision_loss(STUDENT, TEACHER, temperature), expected)
+    assert float(soft_decision_loss(TEACHER, TEACHER, temperature)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_constant_in_all_logits_counts_where_classes_are_decided_alone() -> None:
+    for changes in ({}, {"objective": "mse"}):
+        moved = [
+            float(distillation_loss(TEACHER + shift, SEVERAL, TEACHER, settings(hard_weight=0, **changes), 0.5))
+            for shift in (0, 1)
+        ]
+        assert abs(moved[0]) < 1e-6
+        assert moved[1] > 0.01
+
+
+def test_several_labels_are_learned_by_the_sum_of_their_decisions() -> None:
+    known = SEVERAL[:, 0] != NO_LABEL
+    expected = F.binary_cross_entropy_with_logits(STUDENT[known], SEVERAL[known].float(), reduction="sum") / 6
+    torch.testing.assert_close(distillation_loss(STUDENT, SEVERAL, None, settings(), 0.5), expected)
+    for weight in (0.0, 0.25, 1.0):
+        found = distillation_loss(STUDENT, SEVERAL, TEACHER, settings(hard_weight=weight), 0.5)
+        torch.testing.assert_close(found, weight * expected + (1 - weight) * soft_decision_loss(STUDENT, TEACHER, 2.0))
+
+
+def test_only_the_decisions_that_a_sure_teacher_contradicts_are_doubted() -> None:
+    teacher = torch.where(SEVERAL == 1, 5.0, -5.0)
+    teacher[0, 1], teacher[3, 1], teacher[5, 3] = 5.0, -5.0, -1.0  # the last is no sure contradiction
+    doubted = torch.zeros(6, 4)
+    doubted[0, 1] = doubted[3, 1] = 1.0
+    torch.testing.assert_close(contradicted(SEVERAL, teacher)[SEVERAL != NO_LABEL], doubted[SEVERAL != NO_LABEL])

@@ -220,6 +220,6 @@ def test_a_ready_teacher_is_narrowed_without_its_head(
     from tests.teacher.test_model import classifier
 
     chosen = settings_of("narrow", layers=1, width=16)
-    ready = load_ready(classifier(tmp_path / "ready", tiny_checkpoint, LABELS), LABELS)
+    ready = load_ready(classifier(tmp_path / "ready", tiny_checkpoint, LABELS), LABELS, "single_label")
     material = replace(material_of(chosen, True), teacher=ready.eval())
     assert count_params(narrow.build(material, chosen)) == narrow.cost(material, chosen).params

@@ -216,7 +216,7 @@ def test_levels_are_made_of_settings_that_a_teacher_allows(
     layers: int, heads: int, families: tuple[str, ...], trials: int
 ) -> None:
     settings = AutoParams(family="auto", families=families, trials=trials, max_length=64)  # type: ignore[arg-type]
-    made = levels(settings, Encoder(layers, heads), 32)
+    made = levels(settings, Encoder(layers, heads), 32, "single_label")
     assert {level.candidates[0].family for level in made} == set(families)
     assert len({level.name for level in made}) == len(made)
     for level in made:
@@ -229,6 +229,16 @@ def test_levels_are_made_of_settings_that_a_teacher_allows(
             assert getattr(student, "width", 26) <= 26 * heads
 
 
+def test_no_recipe_sets_one_class_against_all_others_where_texts_have_several_labels() -> None:
+    settings = AutoParams(family="auto", families=("static",), trials=9)
+    recipes = {
+        problem: [student.objective for student in levels(settings, nn.Identity(), 32, problem)[0].candidates]
+        for problem in ("single_label", "multi_label")
+    }
+    assert "dkd" in recipes["single_label"]
+    assert set(recipes["multi_label"]) == {"kl", "mse"}
+
+
 def test_layers_are_counted_only_for_families_that_ask_for_them() -> None:
     settings = AutoParams(family="auto", families=("static", "cnn"))
-    assert [level.name for level in levels(settings, nn.Identity(), 32)] == ["static", "cnn"]
+    assert [level.name for level in levels(settings, nn.Identity(), 32, "single_label")] == ["static", "cnn"]

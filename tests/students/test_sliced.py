@@ -159,7 +159,7 @@ def test_a_ready_teacher_is_sliced_without_its_head(
     from tests.toys import LABELS
 
     settings = settings_of("sliced", layers=1)
-    ready = load_ready(classifier(tmp_path / "ready", tiny_checkpoint, LABELS), LABELS)
+    ready = load_ready(classifier(tmp_path / "ready", tiny_checkpoint, LABELS), LABELS, "single_label")
     material = replace(material_of(settings, True), teacher=ready.eval())
     student = sliced.build(material, settings)
     table = student.encoder.get_input_embeddings().weight

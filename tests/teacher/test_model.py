@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from stillroom.batching import load_tokeniser, tokenise
 from stillroom.errors import InputError
+from stillroom.problem import ProblemType
 from stillroom.teacher.inference import predict
 from stillroom.teacher.model import (
     TOKENISER,
@@ -146,8 +147,8 @@ def test_a_ready_checkpoint_answers_in_the_order_of_the_data(tmp_path: Path, tin
     permuted = ("refund", "delivery", "login")
     folder = classifier(tmp_path / "ready", tiny_checkpoint, permuted)
     tokens = tokens_of(folder)
-    found = predict(load_ready(folder, LABELS), tokens, 0, 300)
-    raw = predict(load_ready(folder, permuted), tokens, 0, 300)
+    found = predict(load_ready(folder, LABELS, "single_label"), tokens, 0, 300)
+    raw = predict(load_ready(folder, permuted, "single_label"), tokens, 0, 300)
     for column, label in enumerate(LABELS):
         np.testing.assert_array_equal(found[:, column], raw[:, permuted.index(label)])
     assert not np.allclose(found, raw)
@@ -162,7 +163,7 @@ def test_a_ready_teacher_is_published_and_loaded_in_the_order_of_the_data(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     folder = classifier(tmp_path / "ready", tiny_checkpoint, ("refund", "delivery", "login"))
-    model = load_ready(folder, LABELS)
+    model = load_ready(folder, LABELS, "single_label")
     teacher = tmp_path / "teacher"
     teacher.mkdir()
     save_teacher(teacher, model, read_tokeniser(folder, 32), description(ready=True))
@@ -175,7 +176,7 @@ def test_a_ready_teacher_is_published_and_loaded_in_the_order_of_the_data(
 def test_a_checkpoint_with_another_number_of_labels_is_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
     folder = classifier(tmp_path / "ready", tiny_checkpoint, (*LABELS, "fourth"))
     with pytest.raises(InputError, match=r"gives 4 labels, the data have 3; set teacher\.fine_tune to true"):
-        load_ready(folder, LABELS)
+        load_ready(folder, LABELS, "single_label")
 
 
 @pytest.mark.parametrize("labels", [("delivery", "login", "Refund"), ("LABEL_0", "LABEL_1", "LABEL_2")])
@@ -184,7 +185,7 @@ def test_a_checkpoint_with_other_labels_is_refused_with_those_it_lacks(
 ) -> None:
     folder = classifier(tmp_path / "ready", tiny_checkpoint, labels)
     with pytest.raises(InputError, match=r"the checkpoint's labels lack .*refund"):
-        load_ready(folder, LABELS)
+        load_ready(folder, LABELS, "single_label")
 
 
 def test_an_encoder_without_a_head_is_not_ready(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -193,7 +194,7 @@ def test_an_encoder_without_a_head_is_not_ready(tmp_path: Path, tiny_checkpoint:
     names = {str(index): label for index, label in enumerate(LABELS)}
     (folder / "config.json").write_text(json.dumps(config | {"id2label": names}))
     with pytest.raises(InputError, match=r"lack 2 tensors of BertForSequenceClassification, classifier\.bias first"):
-        load_ready(folder, LABELS)
+        load_ready(folder, LABELS, "single_label")
 
 
 def test_an_encoder_whose_weights_lack_tensors_is_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -253,3 +254,14 @@ def test_a_teacher_of_another_size_than_its_labels_is_refused(tmp_path: Path, ti
     (folder / "teacher.json").write_text(json.dumps(raw | {"labels": ["a", "b"]}))
     with pytest.raises(InputError, match=r"the teacher gives 3 outputs, its teacher\.json names 2 labels"):
         load_teacher(folder)
+
+
+@pytest.mark.parametrize(("told", "wanted"), [("multi_label", "single_label"), ("single_label", "multi_label")])
+def test_a_ready_checkpoint_of_another_problem_is_refused(
+    tmp_path: Path, tiny_checkpoint: Path, told: str, wanted: ProblemType
+) -> None:
+    folder = classifier(tmp_path / "ready", tiny_checkpoint, LABELS)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"problem_type": f"{told}_classification"}))
+    with pytest.raises(InputError, match=f"trained for {told}_classification, the data are {wanted}"):
+        load_ready(folder, LABELS, wanted)

@@ -211,11 +211,12 @@ def predict(
     from stillroom.export.abstention import Abstention
     from stillroom.export.runtime import Package, checked_threshold
     from stillroom.export.table import predict_file
+    from stillroom.problem import least_confidence
 
     if threshold is not None:
         checked_threshold(threshold, "predict: --abstain-below")
     loaded = Package.load(package if package is not None else _registered_package(model or "", registered))
-    abstention = Abstention(threshold or 0.0, len(loaded.labels))
+    abstention = Abstention(threshold or 0.0, least_confidence(loaded.problem_type, len(loaded.labels)))
 
     def answers(read: Iterator[str]) -> Iterator[tuple[str, str, float]]:
         return abstention.watch(loaded.stream(read, threshold))

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from stillroom.data.examples import Examples
+from stillroom.data.examples import Examples, Label, names_of
 from stillroom.data.folding import folded
 from stillroom.data.labels import nearest_label
 from stillroom.data.reading import Table
@@ -16,15 +16,21 @@ _INTEGER = re.compile(r"[+-]?\d+")
 _NAMED = 5
 
 
-def check_rows(table: Table, max_chars: int, first_row: int) -> Examples:
+def check_rows(table: Table, max_chars: int, first_row: int, separator: str | None = None) -> Examples:
     """Check types and contents row by row and return the rows, numbered from `first_row`.
 
-    Raises InputError that names the first offending row: a text as `check_texts` has it; a label that is missing,
-    empty or a fraction.
+    separator: where a row has any number of labels, what stands between them; they may be a list as well. Raises
+    InputError that names the first offending row: a text as `check_texts` has it; a label that is missing, empty or a
+    fraction.
     """
     texts = check_texts(table, max_chars)
-    labels = [_label(value, table, index) for index, value in enumerate(table.labels)]
-    _refuse_fractions(labels, table)
+    labels: list[Label]
+    if separator is not None:
+        labels = [_labels(value, separator, table, index) for index, value in enumerate(table.labels)]
+    else:
+        names = [_label(value, table, index) for index, value in enumerate(table.labels)]
+        _refuse_fractions(names, table)
+        labels = [*names]
     rows = range(first_row, first_row + len(labels))
     return Examples(list(rows), texts, labels)
 
@@ -45,10 +51,12 @@ def check_classes(examples: Examples, shown: str) -> None:
 
     A class of one text can't be both learned and checked, so it is refused by its name.
     """
-    counts = Counter(examples.label)
+    counts = examples.label_counts()
     texts = [folded(text) for text in examples.text]
     if len(set(texts)) == 1 and len(texts) > 1:
         raise InputError(f"{shown}: all {len(texts)} rows hold the same text; there is nothing to learn")
+    if not counts:
+        raise InputError(f"{shown}: no row has a label; give rows of at least two classes")
     if len(counts) == 1:
         raise InputError(f"{shown}: has one class only, {next(iter(counts))!r}; give rows of at least two")
     single = sorted(label for label, count in counts.items() if count == 1)
@@ -57,7 +65,8 @@ def check_classes(examples: Examples, shown: str) -> None:
             f"{shown}: {_classes(single)} with a single row, which can't be both trained on and checked; "
             "add rows, merge it into another class or drop it"
         )
-    distinct = Counter(label for label, _ in set(zip(examples.label, texts, strict=True)))
+    pairs = {(name, text) for label, text in zip(examples.label, texts, strict=True) for name in names_of(label)}
+    distinct = Counter(name for name, _ in pairs)
     alike = sorted(label for label, count in distinct.items() if count == 1)
     if alike:
         raise InputError(f"{shown}: {_classes(alike)} whose rows all hold the same text; add different ones or drop it")
@@ -65,7 +74,7 @@ def check_classes(examples: Examples, shown: str) -> None:
 
 def check_known_labels(examples: Examples, known: Sequence[str], shown: str) -> None:
     """Raise InputError for a label that no training row has, with the nearest one that exists."""
-    counts = Counter(examples.label)
+    counts = examples.label_counts()
     unknown = sorted(set(counts) - set(known))
     if unknown:
         near = nearest_label(unknown[0], known)
@@ -97,11 +106,28 @@ def _label(value: Any, table: Table, index: int) -> str:
     if isinstance(value, float):
         raise InputError(f"{table.where(index)}: the label is the float {value}; labels are names or whole numbers")
     if not isinstance(value, str):
-        raise InputError(f"{table.where(index)}: the label is {_in_words(value)}, not a name")
+        hint = "; for any number of labels a row, set data.problem_type to multi_label" * isinstance(value, list)
+        raise InputError(f"{table.where(index)}: the label is {_in_words(value)}, not a name{hint}")
     if not value.strip():
         raise InputError(f"{table.where(index)}: the label is empty; drop the row or name its class")
     _check_encodable(value, "label", table, index)
     return value
+
+
+def _labels(value: Any, separator: str, table: Table, index: int) -> tuple[str, ...]:
+    """The names in a cell, each once and sorted: a list of them, a string of them, or nothing."""
+    given = [] if value is None else value
+    if isinstance(given, str):
+        given = [name.strip() for name in given.split(separator)] if given.strip() else []
+    names = [_label(name, table, index) for name in (given if isinstance(given, list) else [given])]
+    if torn := next((name for name in names if separator in name), None):
+        raise InputError(
+            f"{table.where(index)}: the label {torn!r} holds the separator of labels, {separator!r}; "
+            "set data.label_separator to what no label holds"
+        )
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise InputError(f"{table.where(index)}: has the label {twice!r} twice; name each once")
+    return tuple(sorted(names))
 
 
 def _check_encodable(value: str, what: str, table: Table, index: int) -> None:

@@ -1,10 +1,16 @@
-"""Cuts: validation and test rows taken from the training rows, stratified by class, never through a group."""
+"""Cuts: validation and test rows taken from the training rows, stratified by class, never through a group.
+
+A row of several labels counts for the rarest of them, which needs its rows most (the order of Sechidis et al., On the
+stratification of multi-label data, 2011).
+"""
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
+from stillroom.data.examples import Label, names_of
 from stillroom.data.folding import folded
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -15,18 +21,19 @@ class _Group:
     """Rows that must stay together, and their place in the seeded order."""
 
     rows: list[int]
-    labels: Counter[str]
+    classes: Counter[str]
+    labels: set[str]
     rank: bytes
     split: str = field(default=TRAIN)
 
     @property
     def label(self) -> str:
-        return min(self.labels, key=lambda label: (-self.labels[label], label))
+        return min(self.classes, key=lambda label: (-self.classes[label], label))
 
 
 def cut(
     texts: Sequence[str],
-    labels: Sequence[str],
+    labels: Sequence[Label],
     groups: Sequence[int],
     fractions: dict[str, float],
     seed: int,
@@ -52,15 +59,17 @@ def cut(
     return splits
 
 
-def _gathered(texts: Sequence[str], labels: Sequence[str], groups: Sequence[int], seed: int) -> list[_Group]:
+def _gathered(texts: Sequence[str], labels: Sequence[Label], groups: Sequence[int], seed: int) -> list[_Group]:
     """Groups in the seeded order, which is that of the least hash among a group's rows."""
     key = seed.to_bytes(8, "little")
+    counts = Counter(chain.from_iterable(map(names_of, labels)))
     found: dict[int, _Group] = {}
     for row, (text, label, number) in enumerate(zip(texts, labels, groups, strict=True)):
         rank = hashlib.blake2b(folded(text).encode(), key=key, digest_size=16).digest()
-        group = found.setdefault(number, _Group([], Counter(), rank))
+        group = found.setdefault(number, _Group([], Counter(), set(), rank))
         group.rows.append(row)
-        group.labels[label] += 1
+        group.classes[min(names_of(label), key=lambda name: (counts[name], name), default="")] += 1
+        group.labels.update(names_of(label))
         group.rank = min(group.rank, rank)
     return sorted(found.values(), key=lambda group: group.rank)
 

@@ -1,22 +1,32 @@
 """Examples: checked rows in memory and as Parquet, the same bytes for the same rows."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from stillroom.errors import InputError
 
+Label = str | tuple[str, ...]
+"""A row's label: a name or, where a row has any number of them, their sorted names."""
+
+
+def names_of(label: Label) -> tuple[str, ...]:
+    """The names in a row's label."""
+    return (label,) if isinstance(label, str) else label
+
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows in the order of their file. `row` is unique over all files of a run; labels are names."""
+    """Rows in the order of their file. `row` is unique over all files of a run; labels are all of one kind."""
 
     row: list[int]
     text: list[str]
-    label: list[str]
+    label: list[Label]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -31,8 +41,8 @@ class Examples:
         )
 
     def label_counts(self) -> dict[str, int]:
-        """Rows of each label, labels sorted."""
-        return dict(sorted(Counter(self.label).items()))
+        """Rows of each label, by its name, sorted."""
+        return dict(sorted(Counter(chain.from_iterable(map(names_of, self.label))).items()))
 
 
 @dataclass
@@ -45,14 +55,15 @@ class Splits:
 
 
 def write_examples(examples: Examples, path: Path) -> None:
-    """Write columns row (int64), text and label (string)."""
+    """Write columns row (int64), text and label (string, or list of strings)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    several = any(isinstance(label, tuple) for label in examples.label)
     columns = {
         "row": pa.array(examples.row, pa.int64()),
         "text": pa.array(examples.text, pa.string()),
-        "label": pa.array(examples.label, pa.string()),
+        "label": pa.array(examples.label, pa.list_(pa.string()) if several else pa.string()),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 
@@ -64,7 +75,8 @@ def read_examples(path: Path) -> Examples:
 
     try:
         columns = pq.read_table(path, columns=["row", "text", "label"])
-        return Examples(*(columns[name].to_pylist() for name in ("row", "text", "label")))
+        row, text, label = (columns[name].to_pylist() for name in ("row", "text", "label"))
+        return Examples(row, text, [tuple(names) if isinstance(names, list) else names for names in label])
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run the stage that writes it") from error
     except (pa.ArrowException, OSError, KeyError) as error:
@@ -78,6 +90,6 @@ def content_digest(splits: Mapping[str, Examples]) -> str:
         digest.update(f"{name} {len(examples)}\n".encode())
         for values in zip(examples.text, examples.label, strict=True):
             for value in values:
-                encoded = value.encode()
+                encoded = (value if isinstance(value, str) else json.dumps(value)).encode()
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()

@@ -39,7 +39,8 @@ def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested
             continue
         shown, path = files[split]
         table = read_table(path, data.text, data.label, shown)
-        examples[split] = check_rows(table, data.max_chars, first_row)
+        separator = data.label_separator if data.problem_type == "multi_label" else None
+        examples[split] = check_rows(table, data.max_chars, first_row, separator)
         first_row += len(examples[split])
         findings += [f"{split}: {finding}" for finding in table.findings]
         labels = examples[split].label_counts()
@@ -75,7 +76,7 @@ def _about_labels(known: Mapping[str, int], examples: Mapping[str, Examples]) ->
         for one, other in near_equal(known)
     ]
     for split, given in examples.items():
-        absent = sorted(set(known) - set(given.label))
+        absent = sorted(known.keys() - given.label_counts().keys())
         if absent:
             named = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
             findings.append(f"{split}: has no row of {len(absent)} labels: {named}")

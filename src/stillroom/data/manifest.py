@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stillroom.errors import InputError
 from stillroom.files import read_json
+from stillroom.problem import ProblemType
 
 SOURCE_RECORD = "source.json"
 INGEST_REPORT = "report.json"
@@ -67,6 +68,7 @@ class SnapshotManifest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: Literal[1] = 1
+    problem_type: ProblemType = "single_label"
     labels: tuple[str, ...]
     rows: dict[str, int]
     label_counts: dict[str, dict[str, int]]

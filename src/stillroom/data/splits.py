@@ -1,5 +1,6 @@
 """Splits on disk: what the split stage writes and every later room reads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,17 +8,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from stillroom.data.examples import Splits, content_digest, read_examples, write_examples
+from stillroom.data.examples import Examples, Splits, content_digest, names_of, read_examples, write_examples
 from stillroom.data.manifest import SPLITS, DataSource, SnapshotManifest
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, read_json, write_json
+from stillroom.problem import ProblemType
 
 MANIFEST = "snapshot.json"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One split: row ids, unique over all splits; texts; class ids, the indices of the manifest's labels."""
+    """One split: row ids, unique over all splits; texts; labels by the indices of the manifest's, as in
+    stillroom.problem: class ids [n], or 0 and 1 [n, classes]."""
 
     row: npt.NDArray[np.int64]
     text: list[str]
@@ -32,8 +35,10 @@ def write_splits(splits: Splits, source: DataSource, findings: list[str], folder
 
     `findings` of the stages before stand in front of those of the split.
     """
-    labels = sorted({label for examples in splits.examples.values() for label in examples.label})
+    labels = sorted({name for examples in splits.examples.values() for name in examples.label_counts()})
+    several = any(isinstance(label, tuple) for label in splits.examples["train"].label)
     manifest = SnapshotManifest(
+        problem_type="multi_label" if several else "single_label",
         labels=tuple(labels),
         rows={name: len(splits.examples[name]) for name in SPLITS},
         label_counts={name: splits.examples[name].label_counts() for name in SPLITS},
@@ -56,14 +61,25 @@ def read_split(folder: Path, name: str) -> Rows:
     """
     if name not in SPLITS:
         raise InputError(f"{folder}: has no split {name!r}; it has {', '.join(SPLITS)}")
-    ids = {label: index for index, label in enumerate(read_snapshot(folder).labels)}
+    snapshot = read_snapshot(folder)
+    ids = {label: index for index, label in enumerate(snapshot.labels)}
     path = folder / f"{name}.parquet"
     examples = read_examples(path)
     try:
-        labels = np.array([ids[label] for label in examples.label], np.int64)
+        labels = _encoded(examples, ids, snapshot.problem_type)
     except KeyError as error:
         raise InputError(f"{path}: label {error} is not in {MANIFEST}; run the split stage again") from error
     return Rows(np.array(examples.row, np.int64), examples.text, labels)
+
+
+def _encoded(examples: Examples, ids: Mapping[str, int], problem: ProblemType) -> npt.NDArray[np.int64]:
+    """Class ids [n], or 0 and 1 [n, classes]."""
+    if problem == "single_label":
+        return np.array([ids[name] for label in examples.label for name in names_of(label)], np.int64)
+    labels = np.zeros((len(examples), len(ids)), np.int64)
+    for row, label in enumerate(examples.label):
+        labels[row, [ids[name] for name in names_of(label)]] = 1
+    return labels
 
 
 def read_snapshot(folder: Path) -> SnapshotManifest:

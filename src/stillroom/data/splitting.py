@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from stillroom.data.cuts import TEST, TRAIN, VALIDATION, cut
 from stillroom.data.duplicates import near_groups, reappearing
-from stillroom.data.examples import Examples, Splits
+from stillroom.data.examples import Examples, Label, Splits
 from stillroom.data.folding import folded
 from stillroom.errors import InputError
 from stillroom.params import DataParams
@@ -45,7 +45,7 @@ def split_examples(given: Mapping[str, Examples], data: DataParams, seed: int) -
 
 def _drop_reappearing(done: Splits, split: str, elsewhere: str, threshold: float) -> None:
     rows, others = done.examples[split], done.examples[elsewhere]
-    known: dict[str, set[str]] = {}
+    known: dict[str, set[Label]] = {}
     for text, label in zip(others.text, others.label, strict=True):
         known.setdefault(folded(text), set()).add(label)
     exact = [folded(text) in known for text in rows.text]
@@ -99,13 +99,13 @@ def _drop_repeats(done: Splits) -> None:
     done.examples[TRAIN] = train.take(keep)
 
 
-def _majority(labels: Sequence[str]) -> str | None:
+def _majority(labels: Sequence[Label]) -> Label | None:
     ranked = Counter(labels).most_common(2)
     return None if len(ranked) == 2 and ranked[0][1] == ranked[1][1] else ranked[0][0]
 
 
 def _require_classes(done: Splits, given: Examples) -> None:
-    left = set(done.examples[TRAIN].label)
+    left = done.examples[TRAIN].label_counts()
     for label, count in given.label_counts().items():
         if label not in left:
             raise InputError(
@@ -128,7 +128,7 @@ def _cut(done: Splits, fractions: dict[str, float], data: DataParams, seed: int)
 
 
 def _about_repeats(examples: Examples, split: str) -> list[str]:
-    labels: dict[str, set[str]] = {}
+    labels: dict[str, set[Label]] = {}
     for text, label in zip(examples.text, examples.label, strict=True):
         labels.setdefault(folded(text), set()).add(label)
     repeated = len(examples) - len(labels)
@@ -138,7 +138,8 @@ def _about_repeats(examples: Examples, split: str) -> list[str]:
 
 
 def _about_absent(done: Splits, split: str) -> list[str]:
-    absent = sorted(set(done.examples[TRAIN].label) - set(done.examples[split].label))
+    counts = {name: done.examples[name].label_counts() for name in (TRAIN, split)}
+    absent = sorted(counts[TRAIN].keys() - counts[split].keys())
     if not absent:
         return []
     named = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")

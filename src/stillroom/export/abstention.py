@@ -11,7 +11,8 @@ class Abstention:
     """Counts the answers of a stream with a threshold as they pass."""
 
     threshold: float
-    classes: int
+    least: float
+    """What no answer's probability falls below."""
     texts: int = 0
     withheld: int = 0
     highest: float = 0.0
@@ -26,10 +27,10 @@ class Abstention:
 
     def warning(self) -> str | None:
         """One line, where the threshold withholds every label or can never withhold one."""
-        if self.threshold <= 1 / self.classes:
+        if self.threshold <= self.least:
             return (
-                f"{self.threshold} withholds no label: the likeliest of {self.classes} labels has a probability of "
-                f"{1 / self.classes:.3g} or more; give more than that"
+                f"{self.threshold} withholds no label: every answer has a probability of {self.least:.3g} or more; "
+                "give more than that"
             )
         if self.texts and self.withheld == self.texts:
             return (

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from stillroom.batching import Ints, Tokens, load_tokeniser, tokenise
-from stillroom.calibration import fit_temperature, softmax
+from stillroom.calibration import fit_temperature
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
 from stillroom.export.ladder import Trial, climb
@@ -20,6 +20,7 @@ from stillroom.export.onnx import Floats, check_parity, export_onnx, onnx_logits
 from stillroom.export.package import write_package
 from stillroom.export.rungs import Quantiser
 from stillroom.gate.metrics import expected_calibration_error
+from stillroom.problem import ProblemType, probabilities
 from stillroom.quantise_params import QuantiseParams
 
 _BUDGET = 8192
@@ -39,6 +40,7 @@ class Model:
     family: str
     module: nn.Module
     tokeniser: Path
+    problem_type: ProblemType
     labels: Sequence[str]
     max_length: int
     params: int
@@ -101,7 +103,7 @@ def build_package(
         climbed = climb(Quantiser(graph, Path(scratch), calibration), settings, trial)
         temperature = round(fit_temperature(climbed.logits, validation.label), 6)
         error = {
-            when: expected_calibration_error(validation.label, softmax(climbed.logits, scale))
+            when: expected_calibration_error(validation.label, probabilities(climbed.logits, model.problem_type, scale))
             for when, scale in (("before", 1.0), ("after", temperature))
         }
         return write_package(
@@ -110,6 +112,7 @@ def build_package(
             tokeniser=model.tokeniser,
             name=model.name,
             family=model.family,
+            problem_type=model.problem_type,
             labels=model.labels,
             max_length=model.max_length,
             temperature=temperature,

@@ -14,6 +14,7 @@ from stillroom.errors import InputError, StillroomError
 from stillroom.export.onnx import Floats
 from stillroom.export.rungs import Quantiser
 from stillroom.export.sensitivity import NodeChange, sensitivity
+from stillroom.problem import accuracy, chosen_by, problem_of
 from stillroom.quantise_params import QuantiseParams
 
 log = logging.getLogger("stillroom")
@@ -52,7 +53,7 @@ class Step:
 class Trial:
     """The validation rows that graphs are tried on, and how.
 
-    predict: a graph's logits [rows, classes]; predict_some: on a sample of the rows; label and row: class and id of
+    predict: a graph's logits [rows, classes]; predict_some: on a sample of the rows; label and row: label and id of
     each row; expected: PyTorch's logits of the rows at `checked`; time: graphs by name to latency in ms, measured in
     turns. accuracy: what fp32 reaches, where it is known: then it is run for the rung fp32 only, and nothing is timed.
     """
@@ -149,7 +150,8 @@ class _Climb:
         drop = round(self.expected_accuracy - reached, 9)  # a difference of two shares of rows, free of float's dust
         differences = np.abs(logits[trial.checked] - trial.expected).max(axis=1)
         worst = int(differences.argmax())
-        agreement = None if trial.accuracy is not None else _accuracy(logits, self.fp32.argmax(axis=1))
+        alone = trial.accuracy is not None
+        agreement = None if alone else _accuracy(logits, chosen_by(self.fp32, problem_of(trial.label)))
         return Step(
             rung=rung,
             ok=rung == "fp32" or drop <= self.settings.allowed_drop,
@@ -183,7 +185,7 @@ def _no_number(logits: Floats) -> tuple[int, int] | None:
 
 
 def _accuracy(logits: Floats, labels: Ints) -> float:
-    return float((logits.argmax(axis=1) == labels).mean())
+    return accuracy(chosen_by(logits, problem_of(labels)), labels)
 
 
 def _tell(step: Step) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from stillroom.export.runtime import FORMAT, MANIFEST, package_digest
 from stillroom.files import file_digests, write_json
+from stillroom.problem import ProblemType
 
 
 def write_package(
@@ -16,6 +17,7 @@ def write_package(
     tokeniser: Path,
     name: str,
     family: str,
+    problem_type: ProblemType,
     labels: Sequence[str],
     max_length: int,
     temperature: float,
@@ -40,6 +42,7 @@ def write_package(
         "format": FORMAT,
         "name": name,
         "task": "text-classification",
+        "problem_type": problem_type,
         "family": family,
         "labels": list(labels),
         "max_length": max_length,
@@ -48,7 +51,7 @@ def write_package(
         "quantisation": quantisation,
         "params": params,
         "files": files,
-        "digest": package_digest(files, labels, max_length, temperature),
+        "digest": package_digest(files, labels, max_length, temperature, problem_type),
         "lineage": dict(lineage),
         "rungs": [dict(rung) for rung in rungs],
         "fp32": None if fp32 is None else dict(fp32),

@@ -18,14 +18,21 @@ def write_predictions(path: Path, rows: Rows, models: Mapping[str, Probabilities
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {"row": pa.array(rows.row), "label": pa.array(rows.label)}
+    several = rows.label.ndim == 2
+    label = _lists(rows.label) if several else pa.array(rows.label)
+    columns: dict[str, Any] = {"row": pa.array(rows.row), "label": label}
     for name, probabilities in models.items():
         if len(probabilities) != len(rows.row):
             raise InputError(f"{name}: {len(probabilities)} predictions for {len(rows.row)} rows")
-        columns[name] = pa.FixedSizeListArray.from_arrays(
-            pa.array(np.ascontiguousarray(probabilities, dtype=np.float32).ravel()), probabilities.shape[1]
-        )
+        columns[name] = _lists(probabilities.astype(np.float32))
     pq.write_table(pa.table(columns), path)
+
+
+def _lists(values: npt.NDArray[Any]) -> Any:
+    """An array [rows, classes] as a column."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])
 
 
 def read_probabilities(path: Path, name: str, rows: Rows) -> Probabilities:

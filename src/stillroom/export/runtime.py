@@ -5,9 +5,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from stillroom.batching import gather, load_tokeniser, token_batches
 from stillroom.errors import InputError
 from stillroom.export.words import Reader
 from stillroom.files import sha256_file
+from stillroom.problem import Probabilities, ProblemType, choices, confidence, named, probabilities
 
 FORMAT = 1
 MANIFEST = "stillroom.json"
@@ -25,21 +27,27 @@ _BATCH_TOKENS = 8192
 _LOGITS = ["logits"]
 _ONES = np.ones((1, 512), dtype=np.int64)
 
-Probabilities = npt.NDArray[np.float32]
-
 
 class PackageError(InputError):
     """A folder that is not a whole, unchanged package."""
 
 
-def package_digest(files: Mapping[str, str], labels: Sequence[str], max_length: int, temperature: float) -> str:
+def package_digest(
+    files: Mapping[str, str],
+    labels: Sequence[str],
+    max_length: int,
+    temperature: float,
+    problem_type: ProblemType = "single_label",
+) -> str:
     """Identity of what a package predicts: its graph, its tokeniser and how their output is read."""
-    core = {
+    core: dict[str, Any] = {
         "files": {name: files[name] for name in (MODEL, TOKENISER)},
         "labels": list(labels),
         "max_length": max_length,
         "temperature": temperature,
     }
+    if problem_type != "single_label":  # of which packages of before say nothing
+        core["problem_type"] = problem_type
     return hashlib.sha256(json.dumps(core, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -71,7 +79,8 @@ def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
             raise PackageError(f"{path}: lists no {name}")
     for name, expected in manifest["files"].items():
         _check_file(folder, name, expected, verify)
-    digest = package_digest(manifest["files"], manifest["labels"], manifest["max_length"], manifest["temperature"])
+    told = manifest["files"], manifest["labels"], manifest["max_length"], manifest["temperature"]
+    digest = package_digest(*told, manifest.get("problem_type", "single_label"))
     if digest != manifest["digest"]:
         raise PackageError(f"{path}: digest is {manifest['digest']}, its contents give {digest}")
     return manifest
@@ -88,6 +97,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "max_length": lambda value: type(value) is int and value >= 1,
     "temperature": lambda value: type(value) in (int, float) and 0 < value < float("inf"),
     "threads": lambda value: type(value) is int and value >= 0,
+    "problem_type": lambda value: value in get_args(ProblemType),
 }
 """What the fields that the runtime reads must be, whoever wrote them."""
 
@@ -159,22 +169,43 @@ class Package:
             logits[rows] = self._logits(*tokens.padded(rows, pad=0))
         return self._probabilities(logits)
 
+    @property
+    def problem_type(self) -> ProblemType:
+        """Whether a text has one label or any number of them."""
+        told: ProblemType = self.manifest.get("problem_type", "single_label")
+        return told
+
+    def answer(self, texts: Sequence[str]) -> list[str]:
+        """The label of every text or, where it may have several, those that apply with `separator` between them."""
+        return self.named(self.predict(texts))
+
+    def named(self, probabilities: Probabilities) -> list[str]:
+        """The same for probabilities that are known already."""
+        choice = choices(probabilities, self.problem_type)
+        return named(choice, self.labels, self.problem_type, self.separator)
+
+    @cached_property
+    def separator(self) -> str:
+        """What stands between the labels of a text: the first of ; | / and a line break that no label holds."""
+        return next((mark for mark in ";|/" if not any(mark in label for label in self.labels)), "\n")
+
     def stream(
         self, texts: Iterator[str], threshold: float | None = None, chunk: int = 1024
     ) -> Iterator[tuple[str, str, float]]:
-        """(text, label, probability) for texts that need not fit in memory, in order.
+        """(text, label as in `answer`, probability) for texts that need not fit in memory, in order.
 
-        threshold: below this probability the package abstains, and the label is empty. Raises InputError for one
-        that is no probability.
+        threshold: below this probability the package abstains, and the label is empty. Where a text may have several
+        labels, the probability is that of its least sure decision. Raises InputError for a threshold that is no
+        probability.
         """
         return self._answers(texts, 0.0 if threshold is None else checked_threshold(threshold), chunk)
 
     def _answers(self, texts: Iterator[str], threshold: float, chunk: int) -> Iterator[tuple[str, str, float]]:
         while batch := list(islice(texts, chunk)):
             probabilities = self.predict(batch)
-            best, highest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
-            for text, label, probability in zip(batch, best, highest, strict=True):
-                yield text, "" if probability < threshold else self.labels[label], probability
+            sure = confidence(probabilities, self.problem_type).tolist()
+            for text, label, probability in zip(batch, self.named(probabilities), sure, strict=True):
+                yield text, "" if probability < threshold else label, probability
 
     def _logits_of_one(self, text: str) -> npt.NDArray[np.float32]:
         ids = self.reader.one(text)
@@ -187,14 +218,11 @@ class Package:
         result: npt.NDArray[np.float32] = self.session.run(_LOGITS, {"input_ids": ids, "attention_mask": mask})[0]
         return result
 
-    def _probabilities(self, logits: npt.NDArray[np.float32]) -> Probabilities:
+    def _probabilities(self, logits: Probabilities) -> Probabilities:
+        if len(logits) != 1 or self.problem_type == "multi_label":
+            return probabilities(logits, self.problem_type, self.manifest["temperature"])
         scaled: Probabilities = logits / self.manifest["temperature"]
-        if len(scaled) == 1:  # numpy reduces a whole array in less time than along an axis
-            scaled -= scaled[0, scaled.argmax()]
-            np.exp(scaled, out=scaled)
-            scaled /= scaled.sum()
-            return scaled
-        scaled -= scaled.max(axis=1, keepdims=True)
+        scaled -= scaled[0, scaled.argmax()]  # numpy reduces a whole array in less time than along an axis
         np.exp(scaled, out=scaled)
-        scaled /= scaled.sum(axis=1, keepdims=True)
+        scaled /= scaled.sum()
         return scaled

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stillroom.errors import InputError
 from stillroom.files import read_json
 from stillroom.gate.metrics import Floats, Ints, checked, classification_metrics
+from stillroom.problem import equal
 
 PREDICTIONS = "predictions.parquet"
 EVALUATION = "evaluation.json"
@@ -114,8 +115,7 @@ class Evaluation(_Part):
 
 @dataclass(frozen=True)
 class Evidence:
-    """One student's figures and the probabilities [rows, classes] behind them; labels are class ids
-    [rows]."""
+    """One student's figures and the probabilities [rows, classes] behind them; labels as in stillroom.problem."""
 
     evaluation: Evaluation
     labels: Ints
@@ -125,7 +125,7 @@ class Evidence:
 
 
 def read_evidence(folder: Path, row: Ints, label: Ints, classes: int) -> Evidence:
-    """Read an evaluation folder for a test split with these row ids and class ids, in this order.
+    """Read an evaluation folder for a test split with these row ids and labels, in this order.
 
     Raises InputError where a file is missing or damaged, where predictions are of other rows, of another
     order or with other labels, where a probability is not finite, and where evaluation.json tells other
@@ -177,7 +177,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
-    """Columns as arrays: [rows] for row and label, [rows, classes] for the models."""
+    """Columns as arrays: [rows] for row, [rows, classes] for the models; the labels are either."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -205,7 +205,9 @@ def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
 def _same(path: Path, what: str, found: NDArray[Any], expected: Ints) -> None:
     if len(found) != len(expected):
         raise InputError(f"{path}: holds {len(found)} rows, the test split {len(expected)}; run evaluate again")
-    differs = found != expected
+    if found.shape != expected.shape:
+        raise InputError(f"{path}: {what} have shape {found.shape}, not {expected.shape}; run evaluate again")
+    differs = ~equal(found, expected)
     if differs.any():
         place = int(np.argmax(differs))
         raise InputError(

@@ -27,6 +27,7 @@ from stillroom.gate.statistics import (
     rows_to_decide,
 )
 from stillroom.params import GateParams
+from stillroom.problem import choices, problem_of
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -89,7 +90,8 @@ class _Finding:
 
 def judge(evidence: Evidence, gate: GateParams, names: Sequence[str], data_sha256: str, seed: int) -> GateReport:
     """Judge one student by checked evidence. names: the classes' names by id."""
-    sample = cells(evidence.labels, evidence.teacher.argmax(axis=1), evidence.student.argmax(axis=1))
+    problem = problem_of(evidence.labels)
+    sample = cells(evidence.labels, choices(evidence.teacher, problem), choices(evidence.student, problem))
     measured: dict[MetricName, Retention] = {}
     findings = [_better_than_chance(sample, names)]
     for metric, threshold in sorted(gate.retention.items()):
@@ -141,7 +143,7 @@ def _worst(findings: Sequence[_Finding]) -> Verdict:
 
 
 def _better_than_chance(sample: Cells, names: Sequence[str]) -> _Finding | None:
-    """A teacher that knows no more than the most frequent class has no quality to keep."""
+    """A teacher that knows no more than the most frequent answer has no quality to keep."""
     support = sample.support
     largest = max(support, key=lambda c: support[c])
     hits = float(sample.count[sample.teacher == sample.label].sum())
@@ -150,7 +152,8 @@ def _better_than_chance(sample: Cells, names: Sequence[str]) -> _Finding | None:
     return _Finding(
         "FAIL",
         f"the teacher is right on {hits / sample.rows:.2%} of the test rows, and always answering "
-        f"{names[largest]!r} on {support[largest] / sample.rows:.2%}: keeping such quality proves nothing",
+        f"{sample.shown(largest, names)!r} on {support[largest] / sample.rows:.2%}: "
+        "keeping such quality proves nothing",
     )
 
 
@@ -181,7 +184,7 @@ def _kept(
 
 
 def _thin_classes(sample: Cells, names: Sequence[str]) -> str:
-    support = sample.support
+    support = sample.rows_of_class
     thin = [f"{name!r} has {support.get(c, 0)}" for c, name in enumerate(names) if support.get(c, 0) < MIN_CLASS_ROWS]
     if not thin:
         return ""

@@ -25,6 +25,7 @@ CODE = (
     "export/runtime.py",
     "export/words.py",
     "files.py",
+    "problem.py",
 )
 """The runtime and what it imports of Stillroom: the model brings them along, no index has to have them."""
 _SERVED = Path(__file__).with_name("served.py")

@@ -13,7 +13,7 @@ from mlflow.pyfunc import PythonModel
 
 
 class PackageModel(PythonModel):  # type: ignore[misc]
-    """Texts in, the likeliest label and its probability out, one row per text, in order."""
+    """Texts in, their labels and how probable those are out, one row per text, in order."""
 
     def load_context(self, context: Any) -> None:
         """Load and verify the package; MLflow calls it by this name and with this argument."""
@@ -24,9 +24,11 @@ class PackageModel(PythonModel):  # type: ignore[misc]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classify the column `text`; MLflow makes a DataFrame of a list of records as well."""
+        from stillroom.problem import confidence
+
         probabilities = self.package.predict([str(text) for text in model_input["text"]])
-        labels = [self.package.labels[index] for index in probabilities.argmax(axis=1)]
-        return pd.DataFrame({"label": labels, "probability": probabilities.max(axis=1)})
+        sure = confidence(probabilities, self.package.problem_type)
+        return pd.DataFrame({"label": self.package.named(probabilities), "probability": sure})
 
 
 def _prefer_installed() -> None:

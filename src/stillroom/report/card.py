@@ -78,7 +78,10 @@ def limits(material: Material, student: StudentMaterial) -> list[str]:
     labels = material.labels
     rows = [row for row in class_rows(material, student) if row["rows"]]
     told = [
-        f"It knows {len(labels)} labels and always answers with one of them, whatever the text is about.",
+        f"It knows {len(labels)} labels and always answers with one of them, whatever the text is about."
+        if material.problem_type == "single_label"
+        else f"It knows {len(labels)} labels and gives a text any number of them; accuracy counts a text as right "
+        "where every label is.",
         f"It reads the first {student.max_length} tokens of a text and nothing after them.",
     ]
     lost = [row for row in rows if row["change"] < -_LOST]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillroom.problem import ProblemType
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 History = Sequence[Mapping[str, float]]
@@ -24,7 +26,7 @@ class Bins:
 
 @dataclass(frozen=True)
 class StudentMaterial:
-    """One student beside its figures in the summary. confusion: rows by [label, chosen class].
+    """One student beside its figures in the summary. confusion: rows by [label, chosen class], if each has one.
 
     trimming: what its vocabulary lost. trials: what its search tried, and settings: what that chose; empty and None
     where nothing was searched.
@@ -34,7 +36,7 @@ class StudentMaterial:
     gate: Mapping[str, Any]
     manifest: Mapping[str, Any]
     per_class: PerClass
-    confusion: Ints
+    confusion: Ints | None
     reliability: Bins
     history: History
     baseline_history: History
@@ -58,6 +60,12 @@ class Material:
     teacher_reliability: Bins
     teacher_history: History
     students: Sequence[StudentMaterial]
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """Whether a text has one label or any number of them."""
+        told: ProblemType = self.snapshot["problem_type"]
+        return told
 
     @property
     def labels(self) -> Sequence[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.report import words
-from stillroom.report.material import Bins, Ints, Material, StudentMaterial
+from stillroom.report.material import Bins, Ints, Material
 from stillroom.report.pareto import pareto
 from stillroom.report.style import Theme, figure, png, rgb
 
@@ -26,7 +26,11 @@ def plots(material: Material) -> dict[str, Callable[[Theme], bytes]]:
         "cost": partial(cost, material),
         "reliability": partial(reliability, material),
     }
-    named |= {f"confusion-{s.name}": partial(confusion, s, list(material.labels)) for s in material.students}
+    named |= {
+        f"confusion-{s.name}": partial(confusion, s.name, s.confusion, list(material.labels))
+        for s in material.students
+        if s.confusion is not None
+    }
     named |= {
         f"search-{s.name}": partial(pareto, s.trials, s.settings) for s in material.students if s.trials and s.settings
     }
@@ -163,9 +167,9 @@ def reliability(material: Material, theme: Theme) -> bytes:
         return png(drawn)
 
 
-def confusion(student: StudentMaterial, labels: list[str], theme: Theme) -> bytes:
+def confusion(student: str, rows: Ints, labels: list[str], theme: Theme) -> bytes:
     """Rows by label and chosen class: every class, or those with most mistakes and the rest as one."""
-    counts, names = condensed(student.confusion, labels)
+    counts, names = condensed(rows, labels)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(len(names), dtype=bool)
     strength = np.where(right, 0.75 * share, np.cbrt(share))[..., None]
@@ -186,7 +190,7 @@ def confusion(student: StudentMaterial, labels: list[str], theme: Theme) -> byte
         axes.set_yticks(range(len(names)), shown)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(True)
-        axes.set_xlabel(f"chosen by {student.name}")
+        axes.set_xlabel(f"chosen by {student}")
         axes.set_ylabel("label")
         return png(drawn)
 

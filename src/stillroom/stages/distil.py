@@ -134,7 +134,7 @@ class _Room:
             machine=self._params.compute,
         )
         teacher, description = load_teacher(layout.TEACHER)
-        tried = levels(asked, teacher.encoder, description.max_length)
+        tried = levels(asked, teacher.encoder, description.max_length, description.problem_type)
         tokens = self.material(tried[0].candidates[0]).tokens.lengths.mean()
         wanted = Asked(asked, description.metrics["validation"]["accuracy"])
         return Search(wanted, float(tokens), trials.cost, trials.folder, trials.run).find(tried)

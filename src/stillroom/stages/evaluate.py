@@ -14,6 +14,7 @@ from stillroom.export.runtime import Package
 from stillroom.files import atomic_folder, read_json, write_json
 from stillroom.gate.metrics import agreement, classification_metrics, per_class
 from stillroom.params import Params
+from stillroom.problem import choices, named, probabilities
 from stillroom.teacher.model import TOKENISER, load_teacher
 
 _TIMED_TEXTS = 1000
@@ -38,7 +39,7 @@ def run(params: Params, item: str) -> dict[str, float]:
     package = Package.load(folder / "student")  # anew: it keeps words, and must have met those of no test row
     package.predict(met)
     predictors: dict[str, Predict] = {
-        "student": lambda text: package.labels[int(package.predict([text])[0].argmax())],
+        "student": lambda text: package.answer([text])[0],
         "torch_fp32": _teacher_predictor(),
         "onnx_int8": _int8_predictor(),
         "tokenise": lambda text: encode(package.tokeniser, [text], package.manifest["max_length"])[0].ids,
@@ -57,7 +58,7 @@ def run(params: Params, item: str) -> dict[str, float]:
         "metrics": metrics,
         "per_class": per_class(test.label, student, snapshot.labels),
         "baseline_metrics": classification_metrics(test.label, baseline),
-        "agreement": agreement(student, teacher),
+        "agreement": agreement(student, teacher, snapshot.problem_type),
         "latency_ms": latency["student"],
         "tokenise_latency_ms": latency["tokenise"],
         "throughput_rows_per_s": rows_per_s,
@@ -84,11 +85,12 @@ def _teacher_predictor() -> Predict:
         with torch.inference_mode():
             ids = torch.tensor([tokeniser.encode(text).ids])
             logits: Any = model(ids, torch.ones_like(ids))[0]
-            return description.labels[int(logits.softmax(dim=1).argmax())]
+            problem = description.problem_type
+            return named(choices(probabilities(logits.numpy(), problem), problem), description.labels, problem, ";")[0]
 
     return predict
 
 
 def _int8_predictor() -> Predict:
     package = Package.load(layout.REFERENCE / "onnx_int8")
-    return lambda text: package.labels[int(package.predict([text])[0].argmax())]
+    return lambda text: package.answer([text])[0]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from stillroom import compute, layout
 from stillroom.batching import load_tokeniser, tokenise
-from stillroom.calibration import softmax
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.export.build import Model, build_package
@@ -14,6 +13,7 @@ from stillroom.export.runtime import Package
 from stillroom.files import atomic_folder, sha256_file, write_json
 from stillroom.gate.metrics import agreement, classification_metrics, per_class
 from stillroom.params import Params
+from stillroom.problem import probabilities
 from stillroom.quantise_params import QuantiseParams
 from stillroom.teacher.inference import Floats, predict
 from stillroom.teacher.model import TOKENISER, WEIGHTS, LogitsOnly, load_teacher
@@ -35,16 +35,18 @@ def run(params: Params) -> dict[str, float]:
 
     def probabilities_of(texts: Sequence[str]) -> Floats:
         tokens = tokenise(tokeniser, texts, description.max_length)
-        return softmax(predict(teacher, tokens, description.pad, _BUDGET), description.temperature)
+        logits = predict(teacher, tokens, description.pad, _BUDGET)
+        return probabilities(logits, snapshot.problem_type, description.temperature)
 
-    rows_per_s, probabilities = throughput(probabilities_of, test.text, warm)
-    metrics = classification_metrics(test.label, probabilities)
+    rows_per_s, found = throughput(probabilities_of, test.text, warm)
+    metrics = classification_metrics(test.label, found)
     weights = layout.TEACHER / WEIGHTS
     model = Model(
         name=f"{description.name}-int8",
         family="teacher",
         module=LogitsOnly(teacher),
         tokeniser=layout.TEACHER / TOKENISER,
+        problem_type=description.problem_type,
         labels=description.labels,
         max_length=description.max_length,
         params=description.params,
@@ -52,7 +54,7 @@ def run(params: Params) -> dict[str, float]:
         accuracy=description.metrics["validation"]["accuracy"],
     )
     with atomic_folder(layout.REFERENCE) as folder:
-        write_predictions(folder / "predictions.parquet", test, {"teacher": probabilities})
+        write_predictions(folder / "predictions.parquet", test, {"teacher": found})
         int8 = folder / "onnx_int8"
         int8.mkdir()
         lineage = {"data": snapshot.sha256, "teacher": sha256_file(weights)}
@@ -68,14 +70,14 @@ def run(params: Params) -> dict[str, float]:
             "params": description.params,
             "size_bytes": weights.stat().st_size + (layout.TEACHER / TOKENISER).stat().st_size,
             "metrics": metrics,
-            "per_class": per_class(test.label, probabilities, snapshot.labels),
+            "per_class": per_class(test.label, found, snapshot.labels),
             "throughput_rows_per_s": rows_per_s,
             **cold_start(layout.TEACHER, test.text, TORCH_TEACHER),
             "onnx_int8": {
                 "size_bytes": sum(path.stat().st_size for path in int8.iterdir()),
                 "metrics": classification_metrics(test.label, quantised),
                 "per_class": per_class(test.label, quantised, snapshot.labels),
-                "agreement": agreement(quantised, probabilities),
+                "agreement": agreement(quantised, found, snapshot.problem_type),
                 "throughput_rows_per_s": int8_rows_per_s,
                 **cold_start(int8, test.text),
             },

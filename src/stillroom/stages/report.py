@@ -101,9 +101,10 @@ def _student(name: str, evidence: Evidence, summary: Mapping[str, Any]) -> Stude
             f"{layout.SUMMARY}: tells other things of {name} than its gate report; run the select stage again"
         )
     training = read_json(layout.STUDENTS / name / "student.json")
-    classes = len(manifest["labels"])
-    confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (evidence.labels, evidence.student.argmax(axis=1)), 1)
+    confusion = None
+    if manifest["problem_type"] == "single_label":
+        confusion = np.zeros((len(manifest["labels"]),) * 2, dtype=np.int64)
+        np.add.at(confusion, (evidence.labels, evidence.student.argmax(axis=1)), 1)
     return StudentMaterial(
         name=name,
         gate=judged,

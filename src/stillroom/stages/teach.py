@@ -5,12 +5,13 @@ from pathlib import Path
 
 from stillroom import compute, layout
 from stillroom.batching import tokenise
-from stillroom.calibration import fit_temperature, softmax
+from stillroom.calibration import fit_temperature
 from stillroom.data.sources import teacher_folder
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.files import atomic_folder, read_json
 from stillroom.gate.metrics import classification_metrics
 from stillroom.params import Params
+from stillroom.problem import probabilities
 from stillroom.teacher.finetune import fine_tune
 from stillroom.teacher.inference import predict
 from stillroom.teacher.model import Classifier, Description, count_params, load_ready, save_teacher
@@ -50,13 +51,15 @@ def run(params: Params) -> dict[str, float]:
         )
         speed = len(tokens["train"].ids) * len(history) / sum(epoch["seconds"] for epoch in history)
     else:
-        model = load_ready(checkpoint, snapshot.labels)
+        model = load_ready(checkpoint, snapshot.labels, snapshot.problem_type)
     logits = predict(model, tokens["validation"], pad, 4 * settings.batch_tokens)
     temperature = fit_temperature(logits, rows["validation"].label)
-    metrics = classification_metrics(rows["validation"].label, softmax(logits, temperature))
+    found = probabilities(logits, snapshot.problem_type, temperature)
+    metrics = classification_metrics(rows["validation"].label, found)
     description = Description(
         name=settings.name or _name(pin["uri"]),
         params=count_params(model),
+        problem_type=snapshot.problem_type,
         labels=tuple(snapshot.labels),
         pooling=settings.pooling,
         max_length=settings.max_length,

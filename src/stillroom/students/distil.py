@@ -17,8 +17,8 @@ from stillroom.params import ComputeParams
 from stillroom.student_params import FixedStudent
 from stillroom.students import bilstm, cnn, narrow, sliced, static
 from stillroom.students.family import Family
-from stillroom.students.losses import NO_LABEL
 from stillroom.students.material import Material
+from stillroom.supervision import NO_LABEL
 from stillroom.teacher.model import count_params
 from stillroom.training import ByRow, Scratch, count_steps, fit
 
@@ -50,7 +50,7 @@ def train(
     torch.manual_seed(seed)
     student = family.build(material, settings)
     tokens = material.tokens if variant == "student" else material.tokens.first(len(train_rows))
-    label = torch.full((len(tokens),), NO_LABEL, dtype=torch.int64)
+    label = torch.full((len(tokens), *train_rows.label.shape[1:]), NO_LABEL, dtype=torch.int64)
     label[: len(train_rows)] = torch.from_numpy(train_rows.label)
     columns: dict[str, ByRow] = {"label": label}
     if variant == "student":
@@ -98,6 +98,7 @@ def publish(
         "name": name,
         "family": settings.family,
         "params": count_params(student),
+        "problem_type": material.description.problem_type,
         "labels": list(material.description.labels),
         "max_length": settings.max_length,
         "trimming": dict(material.trimming),

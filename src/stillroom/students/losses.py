@@ -4,9 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from stillroom.student_params import StudentParams
+from stillroom.supervision import NO_LABEL, label_loss, mean_over_rows
 
-NO_LABEL = -1
-"""Stands for the label of a text that the teacher alone has judged."""
 _CONFIDENT = 0.9
 
 
@@ -20,11 +19,25 @@ def soft_target_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: 
     return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
 
 
-def logit_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def soft_decision_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The same where every class is decided by itself: KL divergence of each decision, added up over the classes.
+
+    Logits [rows, classes] of both, each through a sigmoid; mean over rows.
+    """
+    student, teacher = student / temperature, teacher / temperature
+    target = torch.sigmoid(teacher)
+    crossed, own = (F.binary_cross_entropy_with_logits(it, target, reduction="sum") for it in (student, teacher))
+    return (crossed - own) / len(student) * temperature**2
+
+
+def logit_loss(student: torch.Tensor, teacher: torch.Tensor, several: bool = False) -> torch.Tensor:
     """Mean squared difference of logits, as Kim et al. advise for clean labels (arXiv 2105.08919).
 
-    Logits [rows, classes] of both, each less its row's mean, which no probability depends on.
+    Logits [rows, classes] of both, each less its row's mean, which no probability depends on unless a row has several
+    labels.
     """
+    if several:
+        return F.mse_loss(student, teacher)
     return F.mse_loss(student - student.mean(dim=1, keepdim=True), teacher - teacher.mean(dim=1, keepdim=True))
 
 
@@ -62,32 +75,36 @@ def distillation_loss(
 ) -> torch.Tensor:
     """Imitation of the teacher and hard labels mixed; without a teacher, the labels alone.
 
-    progress: share of the training that is done, by which temperature and mixing move. A row without a label adds 0
-    to the labels' part.
+    Logits [rows, classes] of both; labels as in stillroom.supervision. progress: share of the training that is
+    done, by which temperature and mixing move. A row without a label adds 0 to the labels' part.
     """
-    hard = F.cross_entropy(student, labels, ignore_index=NO_LABEL, reduction="none")
+    several = labels.dim() == 2
+    unsummed = label_loss(student, labels)
     if teacher is None:
-        return hard.mean()
+        return mean_over_rows(unsummed)
     if settings.doubt:
-        hard = hard * (1 - settings.doubt * contradicted(labels, teacher))
-    hard = hard.mean()
+        unsummed = unsummed * (1 - settings.doubt * contradicted(labels, teacher))
+    hard = mean_over_rows(unsummed)
     weight = _moved(settings.hard_weight, settings.final_hard_weight, progress)
     temperature = _moved(settings.temperature, settings.final_temperature, progress)
     if settings.objective == "mse":
-        soft = logit_loss(student, teacher)
+        soft = logit_loss(student, teacher, several)
     elif settings.objective == "dkd":
         target = torch.where(labels == NO_LABEL, teacher.argmax(dim=1), labels)
         soft = decoupled_loss(student, teacher, target, temperature, settings.dkd_beta)
     else:
-        soft = soft_target_loss(student, teacher, temperature)
+        soft = (soft_decision_loss if several else soft_target_loss)(student, teacher, temperature)
     return weight * hard + (1 - weight) * soft
 
 
 def contradicted(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """1 where the teacher gives another class than the label's nine tenths or more, else 0, [rows].
+    """1 where the teacher gives another class than the label's nine tenths or more, else 0; in the labels' shape.
 
     Such labels are wrong more often than not (Northcutt et al., arXiv 1911.00068).
     """
+    if labels.dim() == 2:
+        against = torch.where(labels == 1, -teacher, teacher).sigmoid()
+        return (against >= _CONFIDENT).to(teacher.dtype)
     confidence, chosen = teacher.softmax(dim=1).max(dim=1)
     return ((chosen != labels) & (confidence >= _CONFIDENT)).to(teacher.dtype)
 

@@ -14,6 +14,7 @@ def model_of(folder: Path, variant: str, name: str) -> Model:
         family=description["family"],
         module=module,
         tokeniser=folder / "tokenizer.json",
+        problem_type=description["problem_type"],
         labels=description["labels"],
         max_length=description["max_length"],
         params=description["params"],

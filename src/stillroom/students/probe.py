@@ -8,13 +8,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 
-from stillroom.calibration import fit_temperature, softmax
+from stillroom.calibration import fit_temperature, log_loss
 from stillroom.data.splits import Rows
 from stillroom.files import read_json, write_json
 from stillroom.params import ComputeParams
+from stillroom.problem import accuracy, chosen_by, problem_of
 from stillroom.student_params import StaticParams
 from stillroom.students import static
 from stillroom.students.distil import train
@@ -85,12 +85,11 @@ def scored(
     with torch.inference_mode():
         batches = static.batches(tokens, settings, material.pad, None, {})
         logits = torch.cat([student(batch["ids"], batch["offsets"]) for batch in batches]).float().numpy()
-    likely = softmax(logits, fit_temperature(logits, label))[np.arange(len(label)), label]
     step = Step(
         factor=factor,
         texts=len(material.tokens) - len(train_rows),
-        loss=float(-np.log(np.maximum(likely, 1e-12)).mean()),
-        accuracy=float((logits.argmax(axis=1) == label).mean()),
+        loss=log_loss(logits / fit_temperature(logits, label), label),
+        accuracy=accuracy(chosen_by(logits, problem_of(label)), label),
     )
     write_json(kept, asdict(step))
     return step

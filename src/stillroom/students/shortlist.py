@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stillroom.problem import ProblemType
 from stillroom.student_params import (
     AutoParams,
     BilstmParams,
@@ -50,7 +51,7 @@ class Level:
     candidates: tuple[FixedStudent, ...]
 
 
-def levels(settings: AutoParams, encoder: Any, max_length: int) -> list[Level]:
+def levels(settings: AutoParams, encoder: Any, max_length: int, problem: ProblemType) -> list[Level]:
     """The levels of all families that are asked for, not yet in order of cost.
 
     A family of cheap students is one level; of encoders every number of layers is one, doubling up to all but one of
@@ -59,7 +60,7 @@ def levels(settings: AutoParams, encoder: Any, max_length: int) -> list[Level]:
     """
     common = {"max_length": min(settings.max_length, max_length), "max_vocabulary": settings.max_vocabulary}
     return [
-        Level(name, tuple(_candidates(family, {**common, **shape}, settings.trials)))
+        Level(name, tuple(_candidates(family, {**common, **shape}, settings.trials, problem)))
         for family in settings.families
         for name, shape in _shapes(family, encoder)
     ]
@@ -80,7 +81,9 @@ def _shapes(family: str, encoder: Any) -> Iterator[tuple[str, Mapping[str, Any]]
         count *= 2
 
 
-def _candidates(family: str, shape: Mapping[str, Any], limit: int) -> Iterator[FixedStudent]:
+def _candidates(family: str, shape: Mapping[str, Any], limit: int, problem: ProblemType) -> Iterator[FixedStudent]:
     changes = [{}, *_OWN.get(family, ()), *_RECIPES[1:]]
+    if problem == "multi_label":
+        changes.remove({"objective": "dkd"})  # it sets one class against all others
     for change in changes[:limit]:
         yield _KINDS[family](family=family, **{**shape, **change})

@@ -14,6 +14,7 @@ from stillroom.export.measure import latencies_ms
 from stillroom.export.runtime import Package
 from stillroom.files import atomic_folder
 from stillroom.params import ComputeParams
+from stillroom.problem import accuracy, choices
 from stillroom.quantise_params import QuantiseParams
 from stillroom.student_params import FixedStudent
 from stillroom.students.distil import FAMILIES, publish, train
@@ -69,9 +70,8 @@ class Trials:
         texts, warm = [rows.text[row] for row in chosen], self.train_rows.text[:_TIMED_TEXTS]
         package.predict(warm)  # as a service that has run for a while
         latency = latencies_ms({"one": lambda text: package.predict([text])}, texts, {}, warm)
-        hits = package.predict(rows.text).argmax(axis=1) == rows.label
         return Measured(
-            accuracy=float(hits.mean()),
+            accuracy=accuracy(choices(package.predict(rows.text), package.problem_type), rows.label),
             fp32_accuracy=rung["accuracy"] + rung["drop"],
             latency_p50_ms=latency["one"]["p50"],
             latency_p95_ms=latency["one"]["p95"],

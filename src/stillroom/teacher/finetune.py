@@ -11,12 +11,13 @@ from stillroom.batching import Tokens
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
 from stillroom.params import ComputeParams, TeacherParams
+from stillroom.supervision import label_loss, mean_over_rows
 from stillroom.teacher.model import EncoderClassifier, layers_of, load_encoder
 from stillroom.training import Batches, Learner, Scratch, count_steps, fit, text_batches
 
 
 class FineTune(Learner):
-    """Cross-entropy of the labels; the head learns faster than the encoder, the token table not at all by default."""
+    """Learns the labels; the head learns faster than the encoder, the token table not at all by default."""
 
     def __init__(self, model: EncoderClassifier, settings: TeacherParams, total_steps: int) -> None:
         super().__init__(total_steps, settings.warmup_fraction, settings.weight_decay)
@@ -26,7 +27,7 @@ class FineTune(Learner):
 
     def loss(self, batch: Any) -> torch.Tensor:
         logits, _ = self.model(batch["ids"], batch["mask"])
-        return torch.nn.functional.cross_entropy(logits.float(), batch["label"])
+        return mean_over_rows(label_loss(logits.float(), batch["label"]))
 
     def predict_logits(self, batch: Any) -> torch.Tensor:
         logits: torch.Tensor = self.model(batch["ids"], batch["mask"])[0]

@@ -13,6 +13,7 @@ from torch import nn
 from stillroom.data.labels import check_labels
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
+from stillroom.problem import ProblemType
 from stillroom.teacher.attention import use_training_attention
 
 Pooling = Literal["mean", "cls"]
@@ -29,6 +30,7 @@ class Description(BaseModel):
     format: Literal[1] = 1
     name: str
     params: int
+    problem_type: ProblemType = "single_label"
     labels: tuple[str, ...]
     pooling: Pooling
     max_length: int
@@ -145,13 +147,19 @@ def layers_of(encoder: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     return found[0]
 
 
-def load_ready(folder: Path, labels: Sequence[str]) -> ReadyClassifier:
-    """Load a checkpoint that already classifies; its labels must be the data's, in any order."""
+def load_ready(folder: Path, labels: Sequence[str], problem: ProblemType) -> ReadyClassifier:
+    """Load a checkpoint that already classifies; its labels must be the data's, in any order, and so its problem."""
     from transformers import AutoModelForSequenceClassification
 
     checkpoint = _load(AutoModelForSequenceClassification, folder, 0.0, None, needs_pooler=True)
     found = [checkpoint.config.id2label[index] for index in range(len(checkpoint.config.id2label))]
     check_labels(found, labels, str(folder))
+    told = checkpoint.config.problem_type
+    if told not in (None, f"{problem}_classification"):
+        raise InputError(
+            f"{folder}: the checkpoint was trained for {told}, the data are {problem}; set data.problem_type to what "
+            "the data are, or teacher.fine_tune to true"
+        )
     return ReadyClassifier(checkpoint, [found.index(label) for label in labels])
 
 
