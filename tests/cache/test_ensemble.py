@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import entr, expit
 
 from stillroom.cache.ensemble import Ensemble
 from stillroom.cache.identity import entry_keys
@@ -22,10 +23,13 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
     """`write(logits, embedding, labels)`: a cache of a teacher that says so of the first texts."""
     count = 0
 
-    def made(logits: Array, embedding: Array | None = None, labels: Sequence[str] = LABELS) -> Reader:
+    def made(
+        logits: Array, embedding: Array | None = None, labels: Sequence[str] = LABELS, several: bool = False
+    ) -> Reader:
         nonlocal count
         count += 1
-        store = Store(tmp_path_factory.mktemp("store"), FIELDS | {"labels": list(labels), "weights": str(count)})
+        told = {"labels": list(labels), "weights": str(count)} | ({"problem_type": "multi_label"} if several else {})
+        store = Store(tmp_path_factory.mktemp("store"), FIELDS | told)
         values = {"logits": logits, "embedding": logits if embedding is None else embedding}
         order = np.random.default_rng(count).permutation(len(logits))
         store.add(
@@ -79,6 +83,20 @@ def test_the_vote_entropy_is_that_of_the_weights_of_the_classes(three: list[Read
         shares = np.bincount(row, weights=weights, minlength=3) / sum(weights)
         shares = shares[shares > 0]
         np.testing.assert_allclose(found, -(shares * np.log(shares)).sum(), atol=1e-5)
+
+
+def test_where_texts_have_several_labels_teachers_disagree_on_each(write: Write) -> None:
+    every = np.stack([logits_of(seed) for seed in range(3)])
+    ensemble = Ensemble([write(logits, several=True) for logits in every])
+    positions = ensemble.locate(KEYS, "texts")
+    np.testing.assert_allclose(ensemble.variance(positions), expit(every).var(axis=0).sum(axis=1), atol=1e-5)
+    share = (every >= 0).mean(axis=0)
+    np.testing.assert_allclose(ensemble.vote_entropy(positions), (entr(share) + entr(1 - share)).sum(axis=1), atol=1e-5)
+
+
+def test_teachers_of_another_problem_do_not_fit(write: Write) -> None:
+    with pytest.raises(InputError, match="has other labels"):
+        Ensemble([write(logits_of(0)), write(logits_of(1), several=True)])
 
 
 @given(rows=st.lists(st.integers(0, 5), max_size=9))

@@ -124,6 +124,7 @@ def test_unknown_labels_name_the_nearest_known_one() -> None:
         ("b;a", ("a", "b")),
         (" b ; a ", ("a", "b")),
         (["b", "a"], ("a", "b")),
+        (["b;c", " a "], ("a", "b;c")),
         (["a b", 3, True], ("3", "a b", "true")),
         ("", ()),
         ("  ", ()),
@@ -139,11 +140,13 @@ def test_a_row_may_have_any_number_of_labels(cell: Any, names: tuple[str, ...]) 
 @pytest.mark.parametrize(
     ("cell", "told"),
     [
-        ("a;;b", "the label is empty"),
-        ("a;", "the label is empty"),
+        ("a;;b", "'a;;b' has nothing before, after or between separators (';'); repair the cell"),
+        ("a;", "'a;' has nothing before, after or between"),
+        (["a", " "], "the label is empty"),
+        ([["a"]], "a label among others is a value of type list, not a name"),
         (["a", None], "the label is missing"),
         (["a", 0.5], "the label is the float 0.5"),
-        (["a;b", "c"], "'a;b' holds the separator of labels, ';'; set data.label_separator"),
+        ([" a", "a"], "has the label 'a' twice"),
         ("a;b;a", "has the label 'a' twice"),
         ({"a": 1}, "a value of type dict"),
     ],
@@ -151,6 +154,14 @@ def test_a_row_may_have_any_number_of_labels(cell: Any, names: tuple[str, ...]) 
 def test_labels_that_are_no_names_are_refused_with_their_place(cell: Any, told: str) -> None:
     with pytest.raises(InputError, match="line 3: .*" + re.escape(told)):
         check_rows(table(["one", "two"], ["a", cell]), 100, 0, separator=";")
+
+
+@pytest.mark.parametrize("cells", [["0.5;1.5", "1"], ["0.25", ""], [["1", "0.5"], []]])
+def test_measures_are_no_classes_however_many_stand_in_a_cell(cells: list[Any]) -> None:
+    with pytest.raises(
+        InputError, match=r"line 2: the label is the float 0\.25|line 2: the label is the float [01]\.5"
+    ):
+        check_rows(table(["one", "two"], cells), 100, 0, separator=";")
 
 
 def test_a_list_of_labels_needs_to_be_asked_for() -> None:

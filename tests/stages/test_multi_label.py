@@ -1,16 +1,22 @@
 """Texts with any number of labels, from raw rows to the report and the package's answers."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.metrics import f1_score
 
 from stillroom import layout
 from stillroom.batching import load_tokeniser, tokenise
+from stillroom.cache.explain import standing
+from stillroom.cache.identity import entry_keys
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.export.onnx import onnx_logits
@@ -21,7 +27,7 @@ from stillroom.gate.evidence import read_evidence
 from tests.conftest import enter, run_stage
 from tests.toys import LABELS, Workspace, several_topics, write_workspace
 
-STUDENTS = ("static", "bilstm")
+STUDENTS = ("static", "bilstm", "sliced")
 STAGES = (
     ("ingest",),
     ("split",),
@@ -65,7 +71,6 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Ite
         train = {"uri": "rows.jsonl", "sha256": sha256_file(raw), "file": raw.name}
         write_json(layout.SOURCE_DATA / "source.json", {"train": train})
         params = json.loads(json.dumps(made.params(*OVERRIDES).model_dump(mode="json")))
-        del params["students"]["sliced"]
         (made.path / layout.PARAMS).write_text(json.dumps(params), encoding="utf-8")
         for stage in STAGES:
             assert run_stage(patch, *stage) == 0, stage
@@ -140,6 +145,39 @@ def test_the_report_tells_each_label_and_draws_no_confusion(done: Workspace) -> 
     assert "gives a text any number of them" in card
     for name in LABELS:
         assert name in (layout.REPORT / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_python_of_a_card_gives_the_answers_of_its_package(done: Workspace) -> None:
+    card = (layout.RELEASE / "static" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    texts = read_split(layout.SPLIT, "test").text
+    found: dict[str, Any] = {}
+    code = code.replace('["a text", "another one"]', "texts").replace('"static"', repr(str(layout.RELEASE / "static")))
+    exec(code, {"texts": texts}, found)
+    assert found["labels"] == Package.load(layout.RELEASE / "static").answer(texts)
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint")
+def test_a_served_model_gives_the_answers_of_its_package(done: Workspace) -> None:
+    from stillroom.registry.served import PackageModel
+
+    folder, texts = layout.PACKAGES / "static" / "student", read_split(layout.SPLIT, "test").text[:20]
+    served = PackageModel()
+    served.load_context(SimpleNamespace(artifacts={"package": str(folder)}))
+    found = served.predict(None, pd.DataFrame({"text": texts}))
+    expected = list(Package.load(folder).stream(iter(texts)))
+    assert found["label"].tolist() == [label for _, label, _ in expected]
+    np.testing.assert_allclose(found["probability"], [probability for _, _, probability in expected], atol=1e-6)
+
+
+def test_a_cached_answer_is_explained_with_a_probability_for_each_label(done: Workspace) -> None:
+    text = read_split(layout.SPLIT, "train").text[0]
+    key = entry_keys([text])
+    (folder,) = (layout.state() / "cache").iterdir()
+    told = standing(str(folder), key)
+    assert len(told.top) == 3
+    for top in told.top:
+        assert top.probability == pytest.approx(expit(top.logit), abs=1e-5)
 
 
 def test_a_package_that_is_read_as_one_of_single_labels_is_refused(done: Workspace, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from stillroom.cache.identity import Keys
 from stillroom.cache.reader import Ints, Reader
 from stillroom.errors import InputError
+from stillroom.problem import ProblemType, chosen_by, probabilities
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,8 +29,10 @@ class Ensemble:
             )
         first = readers[0]
         for reader in readers[1:]:
-            if reader.manifest.fingerprint.get("labels") != first.manifest.fingerprint.get("labels"):
+            theirs, ours = (of.manifest.fingerprint for of in (reader, first))
+            if any(theirs.get(field) != ours.get(field) for field in ("labels", "problem_type")):
                 raise InputError(f"{reader.folder}: its teacher has other labels than that of {first.folder}")
+        self._problem: ProblemType = first.manifest.fingerprint.get("problem_type", "single_label")
         self._readers = tuple(readers)
         self._weights = (given / given.sum()).astype(np.float32)
 
@@ -50,25 +53,23 @@ class Ensemble:
 
     def variance(self, positions: Ints) -> Floats:
         """Weighted variance of the teachers' probabilities, summed over classes, [n]: 0 where all say the same."""
-        probabilities = np.stack([_softmax(reader.read("logits", at)) for reader, at in self._each(positions)])
-        weights = self._weights[:, None, None]
-        mean = (weights * probabilities).sum(axis=0)
-        spread: Floats = (weights * (probabilities - mean) ** 2).sum(axis=(0, 2))
+        every = [probabilities(reader.read("logits", at), self._problem) for reader, at in self._each(positions)]
+        shares, weights = np.stack(every), self._weights[:, None, None]
+        mean = (weights * shares).sum(axis=0)
+        spread: Floats = (weights * (shares - mean) ** 2).sum(axis=(0, 2))
         return spread
 
     def vote_entropy(self, positions: Ints) -> Floats:
-        """Entropy in nats of the teachers' weighted votes for a class, [n] (Dagan and Engelson, 1995)."""
-        votes = np.stack([reader.read("logits", at).argmax(axis=1) for reader, at in self._each(positions)], axis=1)
+        """Entropy in nats of the teachers' weighted votes for a class, [n] (Dagan and Engelson, 1995).
+
+        Where a text may have several labels, of the votes for and against each, added up.
+        """
+        every = [chosen_by(reader.read("logits", at), self._problem) for reader, at in self._each(positions)]
+        votes = np.stack(every, axis=-1)  # [n, teachers], or [n, classes, teachers]
         # the weight of the class that each teacher votes for; a class of k votes is met k times
-        share = (votes[:, :, None] == votes[:, None, :]) @ self._weights
-        entropy: Floats = -(np.log(np.maximum(share, 1e-12)) * self._weights).sum(axis=1)
-        return entropy
+        share = (votes[..., :, None] == votes[..., None, :]) @ self._weights
+        entropy: Floats = -(np.log(np.maximum(share, 1e-12)) * self._weights).sum(axis=-1)
+        return entropy if entropy.ndim == 1 else entropy.sum(axis=1)
 
     def _each(self, positions: Ints) -> list[tuple[Reader, Ints]]:
         return [(reader, positions[:, number]) for number, reader in enumerate(self._readers)]
-
-
-def _softmax(logits: Floats) -> Floats:
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: Floats = raised / raised.sum(axis=1, keepdims=True)
-    return shares

@@ -12,6 +12,7 @@ from stillroom.cache.reader import Reader
 from stillroom.cache.root import at_hand
 from stillroom.cache.texts import Texts
 from stillroom.errors import InputError
+from stillroom.problem import probabilities
 from stillroom.storage import open_storage
 
 _TOP = 3
@@ -68,10 +69,10 @@ def standing(address: str, key: Keys) -> Standing:
         if at[0] < 0:
             return Standing(address)
         number = int(np.searchsorted(reader.starts, at[0], side="right")) - 1
-        logits = reader.read("logits", at)[0]
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
-        labels = reader.manifest.fingerprint.get("labels", [])
+        fields = reader.manifest.fingerprint
+        answer = reader.read("logits", at)
+        logits, shares = answer[0], probabilities(answer, fields.get("problem_type", "single_label"))[0]
+        labels = fields.get("labels", [])
         top = tuple(
             Top(str(labels[place]) if place < len(labels) else str(place), float(logits[place]), float(shares[place]))
             for place in np.argsort(-logits)[:_TOP].tolist()

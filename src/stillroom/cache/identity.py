@@ -65,7 +65,8 @@ def fingerprint(teacher: Path, precision: str, signals: Mapping[str, str]) -> Fi
     signals: by name, the codec that stores it (`codecs.recorded`).
     """
     description = read_description(teacher)
-    return {
+    several = {} if description.problem_type == "single_label" else {"problem_type": description.problem_type}
+    return several | {
         "capture_version": CAPTURE_VERSION,
         "weights": {WEIGHTS: sha256_file(teacher / WEIGHTS)},
         "config": sha256_file(teacher / "config.json"),

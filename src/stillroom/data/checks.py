@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stillroom.data.examples import Examples, Label, names_of
@@ -27,9 +27,10 @@ def check_rows(table: Table, max_chars: int, first_row: int, separator: str | No
     labels: list[Label]
     if separator is not None:
         labels = [_labels(value, separator, table, index) for index, value in enumerate(table.labels)]
+        _refuse_fractions(((index, name) for index, names in enumerate(labels) for name in names), table)
     else:
         names = [_label(value, table, index) for index, value in enumerate(table.labels)]
-        _refuse_fractions(names, table)
+        _refuse_fractions(enumerate(names), table)
         labels = [*names]
     rows = range(first_row, first_row + len(labels))
     return Examples(list(rows), texts, labels)
@@ -116,15 +117,17 @@ def _label(value: Any, table: Table, index: int) -> str:
 
 def _labels(value: Any, separator: str, table: Table, index: int) -> tuple[str, ...]:
     """The names in a cell, each once and sorted: a list of them, a string of them, or nothing."""
-    given = [] if value is None else value
-    if isinstance(given, str):
-        given = [name.strip() for name in given.split(separator)] if given.strip() else []
-    names = [_label(name, table, index) for name in (given if isinstance(given, list) else [given])]
-    if torn := next((name for name in names if separator in name), None):
-        raise InputError(
-            f"{table.where(index)}: the label {torn!r} holds the separator of labels, {separator!r}; "
-            "set data.label_separator to what no label holds"
-        )
+    given = [] if value is None else value if isinstance(value, list) else [value]
+    if isinstance(value, str):
+        given = value.split(separator) if value.strip() else []
+        if not all(name.strip() for name in given):
+            raise InputError(
+                f"{table.where(index)}: {value!r} has nothing before, after or between separators ({separator!r}); "
+                "repair the cell"
+            )
+    if nested := next((name for name in given if isinstance(name, list | dict)), None):
+        raise InputError(f"{table.where(index)}: a label among others is {_in_words(nested)}, not a name")
+    names = [_label(name, table, index).strip() for name in given]
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
         raise InputError(f"{table.where(index)}: has the label {twice!r} twice; name each once")
     return tuple(sorted(names))
@@ -139,17 +142,17 @@ def _check_encodable(value: str, what: str, table: Table, index: int) -> None:
         raise InputError(f"{table.where(index)}: the {what} holds half a surrogate pair; repair it") from error
 
 
-def _refuse_fractions(labels: Sequence[str], table: Table) -> None:
-    """Labels that are all numbers, and not all whole, are a measure and not classes."""
+def _refuse_fractions(labels: Iterable[tuple[int, str]], table: Table) -> None:
+    """Labels, each behind its row's index, that are all numbers and not all whole, are a measure and not classes."""
     fraction = None
-    for index, label in enumerate(labels):
+    for index, label in labels:
         if not _NUMBER.fullmatch(label.strip()):
             return
         if fraction is None and not _INTEGER.fullmatch(label.strip()):
-            fraction = index
+            fraction = index, label
     if fraction is not None:
         raise InputError(
-            f"{table.where(fraction)}: the label is the float {labels[fraction]}; "
+            f"{table.where(fraction[0])}: the label is the float {fraction[1]}; "
             "labels are names or whole numbers, is it the right column?"
         )
 

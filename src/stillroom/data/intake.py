@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from stillroom.data.checks import check_classes, check_known_labels, check_rows, check_texts
-from stillroom.data.examples import Examples
+from stillroom.data.examples import Examples, names_of
 from stillroom.data.labels import near_equal
 from stillroom.data.manifest import SPLITS, UNLABELLED
 from stillroom.data.reading import Table, read_table
@@ -50,6 +50,10 @@ def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested
     for split in examples:
         check_known_labels(examples[split], list(known), files[split][0])
     findings += _about_labels(known, examples)
+    if data.problem_type == "multi_label" and all(len(names_of(label)) < 2 for label in examples["train"].label):
+        findings.append(
+            f"train: no row has two labels; look whether {data.label_separator!r} is what stands between them"
+        )
     if UNLABELLED not in files:
         return Ingested(examples, described, findings)
     shown, path = files[UNLABELLED]

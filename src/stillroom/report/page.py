@@ -108,6 +108,7 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
             "name": student.name,
             "selected": student.name == summary["selected"],
             **{key: summary["students"][student.name][key] for key in ("verdict", "reasons", "metrics")},
+            "slices": student.gate.get("slices", {}),
             "classes": class_rows(material, student),
             "notes": notes(student),
             "rungs": rungs(student.manifest),
@@ -152,7 +153,8 @@ def _told(name: str) -> tuple[str, str]:
         ),
         "reliability": (
             "Calibration",
-            "How often a model is right when it says how sure it is, in bins of equally many test rows. "
+            "How often a model is right when it says how sure it is, in bins of equally many answers on test rows: of "
+            "a class each or, where a text may have several labels, of each decision for or against one. "
             "ECE is the mean distance from the dashed line.",
         ),
         "confusion": (

@@ -162,7 +162,7 @@ def reliability(material: Material, theme: Theme) -> bytes:
             )
         axes.grid()
         axes.legend(loc="best")
-        axes.set_xlabel("confidence in the chosen class")
+        axes.set_xlabel("confidence in the answer")
         axes.set_ylabel("share that is right")
         return png(drawn)
 

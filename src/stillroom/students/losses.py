@@ -36,8 +36,8 @@ def logit_loss(student: torch.Tensor, teacher: torch.Tensor, several: bool = Fal
     Logits [rows, classes] of both, each less its row's mean, which no probability depends on unless a row has several
     labels.
     """
-    if several:
-        return F.mse_loss(student, teacher)
+    if several:  # added up over the classes, as the labels' loss is
+        return F.mse_loss(student, teacher, reduction="sum") / len(student)
     return F.mse_loss(student - student.mean(dim=1, keepdim=True), teacher - teacher.mean(dim=1, keepdim=True))
 
 
