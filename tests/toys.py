@@ -120,6 +120,25 @@ def write_tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
     return write_checkpoint(folder, BertModel(tiny_config(tokeniser.get_vocab_size())), tokeniser)
 
 
+def write_smaller_checkpoint(folder: Path) -> Path:
+    """A RoBERTa with random weights, half as wide, with a byte-level BPE of the toy texts."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel
+
+    torch.manual_seed(3)
+    tokeniser = train_tokeniser("BPE", toy_rows(200, seed=99).text)
+    config = RobertaConfig(
+        vocab_size=tokeniser.get_vocab_size(),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=66,
+        pad_token_id=tokeniser.token_to_id("<pad>"),
+    )
+    return write_checkpoint(folder, RobertaModel(config), tokeniser)
+
+
 def write_masked_checkpoint(folder: Path, scores: Mapping[str, float]) -> Path:
     """The same kind of BERT with a random masked-language head that gives some words a higher score."""
     import torch

@@ -5,20 +5,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from stillroom.errors import ParamsError
+from stillroom.gate_params import GateParams
 from stillroom.problem import ProblemType
 from stillroom.quantise_params import QuantiseParams
-from stillroom.section import Fraction, Section
+from stillroom.section import Fraction, Section, Sha256, check_given_name
 from stillroom.student_params import Student
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-STUDENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
 SIGNAL = re.compile(r"(?P<name>logits)|(?P<vectors>embedding|hidden\.[1-9][0-9]{0,2})(?::(?P<codec>int8))?")
 """How a signal of the teacher is asked for."""
-_DROPPED_BY_DVC = ("size", "nfiles")
-"""Keys that DVC leaves out of its run-cache key at any depth, and so serves stale results (treeverse/dvc#10296)."""
 
 
 class DataParams(Section):
@@ -158,22 +155,6 @@ class CaptureParams(Section):
         return value
 
 
-class GateParams(Section):
-    """What a student must prove on the test rows."""
-
-    retention: dict[Literal["accuracy", "macro_f1"], Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
-        default={"accuracy": 0.97}, min_length=1
-    )
-    """Guarded metric → the least the lower bound of student ÷ teacher may be."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    resamples: Annotated[int, Field(ge=100)] = 10_000
-    max_latency_p95_ms: Annotated[float, Field(gt=0.0)] | None = None
-    max_package_bytes: Annotated[int, Field(gt=0)] | None = None
-    max_peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
-    max_ece: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    """Budget for the expected calibration error."""
-
-
 class RegistryParams(Section):
     """Where results are recorded."""
 
@@ -236,10 +217,7 @@ class Params(Section):
     def _student_names(self) -> Self:
         seen: dict[str, str] = {}
         for name in self.students:
-            if not STUDENT_NAME.fullmatch(name):
-                raise ValueError(f"students: {name!r} is no student name; use letters, digits, - and _")
-            if name in _DROPPED_BY_DVC:
-                raise ValueError(f"students: {name!r} is a key that DVC ignores; rename the student")
+            check_given_name(name, "students", "student")
             twin = seen.setdefault(name.lower(), name)
             if twin != name:
                 raise ValueError(f"students: {twin!r} and {name!r} differ in case only; rename one")
@@ -342,9 +320,18 @@ def _or(student: Student) -> str:
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:
-    if len(location) == 1:
-        return list(Params.model_fields)
-    if location[0] == "students":
-        return sorted({key for family in get_args(get_args(Student)[0]) for key in family.model_fields})
-    section = Params.model_fields[location[0]].annotation
-    return list(getattr(section, "model_fields", {}))
+    """Keys of the section that a key stands in; names that people give, of students for one, are no section."""
+    models: list[type[BaseModel]] = [Params]
+    for key in location[:-1]:
+        inner = [
+            model for one in models if key in one.model_fields for model in _models(one.model_fields[key].annotation)
+        ]
+        models = inner or models
+    return sorted({key for model in models for key in model.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a type names anywhere."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

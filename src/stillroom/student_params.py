@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stillroom.quantise_params import QuantiseParams
-from stillroom.section import Fraction, Section, Share
+from stillroom.section import Fraction, Section, Sha256, Share
 
 
 class StudentParams(Section):
@@ -133,8 +133,33 @@ class NarrowParams(StudentParams):
         return ("logits",) if self.hidden_layer is None else ("logits", f"hidden.{self.hidden_layer}")
 
 
+class Checkpoint(Section):
+    """A smaller pretrained encoder, in transformers' format."""
+
+    source: str
+    """Its address, as teacher.source has it."""
+    sha256: Sha256
+    """Tree digest of its folder; `stillroom source --of ADDRESS` prints it."""
+    licence: str | None = None
+    pooling: Literal["mean", "cls"] = "mean"
+
+
+class PretrainedParams(StudentParams):
+    """Another, smaller encoder that was pretrained by itself (Turc et al., arXiv 1908.08962)."""
+
+    family: Literal["pretrained"]
+    checkpoint: Checkpoint
+    epochs: Annotated[int, Field(ge=1)] = 6
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
+    layers: Annotated[int, Field(ge=1)] | None = None
+    """Lower layers that are kept of it; default, all."""
+    batch_tokens: Annotated[int, Field(ge=64)] = 2048
+    patience: Annotated[int, Field(ge=1)] = 2
+
+
 FixedStudent = Annotated[
-    StaticParams | CnnParams | BilstmParams | SlicedParams | NarrowParams, Field(discriminator="family")
+    StaticParams | CnnParams | BilstmParams | SlicedParams | NarrowParams | PretrainedParams,
+    Field(discriminator="family"),
 ]
 """A student whose settings are given."""
 
@@ -150,6 +175,8 @@ class AutoParams(Section):
         "sliced",
     )
     """Those that are tried."""
+    checkpoint: Checkpoint | None = None
+    """A smaller pretrained encoder, which is tried beside them."""
     retention: Annotated[float, Field(gt=0.0, le=1.0)] = 0.97
     """Validation accuracy of the package ÷ the teacher's, at least."""
     margin: Share = 0.01
@@ -177,5 +204,6 @@ class AutoParams(Section):
 
 
 Student = Annotated[
-    StaticParams | CnnParams | BilstmParams | SlicedParams | NarrowParams | AutoParams, Field(discriminator="family")
+    StaticParams | CnnParams | BilstmParams | SlicedParams | NarrowParams | PretrainedParams | AutoParams,
+    Field(discriminator="family"),
 ]

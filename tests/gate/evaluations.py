@@ -14,6 +14,7 @@ from stillroom.data.splits import write_splits
 from stillroom.data.splitting import Splits
 from stillroom.files import write_json
 from stillroom.gate.metrics import agreement, classification_metrics, per_class
+from stillroom.problem import problem_of
 
 NAMES = ("auto", "bank", "card", "debt")
 DIGEST = hashlib.sha256(b"package").hexdigest()
@@ -54,7 +55,7 @@ def evaluation(
         "metrics": classification_metrics(labels, student),
         "per_class": per_class(labels, student, names),
         "baseline_metrics": classification_metrics(labels, student),
-        "agreement": agreement(student, teacher),
+        "agreement": agreement(student, teacher, problem_of(labels)),
         "latency_ms": {"p50": 0.1, "p95": 0.2},
         "tokenise_latency_ms": {"p50": 0.05, "p95": 0.06},
         "throughput_rows_per_s": 20_000.0,

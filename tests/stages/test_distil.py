@@ -8,11 +8,13 @@ from safetensors.numpy import load_file
 
 from stillroom import layout, training
 from stillroom.cache.manifest import FIRST
-from stillroom.files import file_digests, sha256_file
+from stillroom.export.runtime import Package
+from stillroom.files import file_digests, sha256_file, tree_digest
 from stillroom.stages.receipt import read_receipt
+from stillroom.student_params import PretrainedParams
 from stillroom.training import Learner
 from tests.conftest import run_stage
-from tests.toys import LABELS, Workspace
+from tests.toys import LABELS, Workspace, write_smaller_checkpoint
 
 STUDENTS = ("static", "sliced")
 
@@ -209,3 +211,26 @@ def test_a_search_that_is_killed_does_not_try_again_what_it_has_tried(
 def teacher_accuracy() -> float:
     accuracy: float = json.loads((layout.TEACHER / "teacher.json").read_text())["metrics"]["validation"]["accuracy"]
     return accuracy
+
+
+def own_encoder(folder: Path) -> str:
+    """A student that starts from another encoder, as an override."""
+    checkpoint = write_smaller_checkpoint(folder)
+    told = {"source": str(checkpoint), "sha256": tree_digest(checkpoint), "licence": "MIT"}
+    student = {"family": "pretrained", "checkpoint": told, "epochs": 1, "max_length": 32, "batch_tokens": 256}
+    return f"students.own={json.dumps(student)}"
+
+
+def test_a_student_may_start_from_another_encoder_which_its_lineage_names(
+    own_finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = own_finished.override(own_encoder(tmp_path / "smaller"))
+    for stage in ("distil", "quantise"):
+        assert run_stage(monkeypatch, stage, "own") == 0, stage
+    told, expected = told_of("own"), params.students["own"]
+    assert isinstance(expected, PretrainedParams)
+    assert told["checkpoint"] == expected.checkpoint.model_dump(mode="json")
+    assert told["lineage"]["checkpoint"] == expected.checkpoint.sha256
+    package = Package.load(layout.PACKAGES / "own" / "student")
+    assert package.manifest["lineage"]["checkpoint"] == expected.checkpoint.sha256
+    assert set(package.answer(["my parcel", "my password"])) <= set(LABELS)

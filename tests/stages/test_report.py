@@ -181,6 +181,22 @@ def test_a_page_for_nobody_passing(params: Params) -> None:
     assert 'class="banner INCONCLUSIVE"' in text
 
 
+def test_slices_are_a_table_of_the_page_where_there_are_any(params: Params) -> None:
+    assert 'id="slices"' not in report.html(report.gather(params), {})
+    slices = {"tens": {"pattern": "0$", "retention": 0.5}, "short": {"max_chars": 7, "retention": 0.99}}
+    sliced = params.model_copy(update={"gate": GateParams(resamples=500, slices=slices)})
+    select.run(sliced)
+    text = report.html(report.gather(sliced), {})
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    for name, student in (("tens", "good"), ("short", "bad")):
+        part = read_json(layout.GATE_REPORTS / f"{student}.json")["slices"][name]
+        row = text.partition(f'<th scope="row">{name}</th><td>{student}</td>')[2].partition("</tr>")[0]
+        assert f"<td>{part['rows']}</td><td>{part['threshold']}</td><td>{part['retention']['point']:.4f} [" in row
+        assert f'class="verdict {part["verdict"]}"' in row
+
+
 def test_a_summary_edited_by_hand_is_refused(params: Params) -> None:
     summary = read_json(layout.SUMMARY)
     summary["students"]["bad"]["verdict"] = "PASS"

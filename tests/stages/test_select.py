@@ -8,7 +8,8 @@ import pytest
 from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.files import file_digests, read_json
-from stillroom.gate.verdict import read_gate_report
+from stillroom.gate.verdict import Scores, read_gate_report
+from stillroom.gate_params import GateParams
 from stillroom.params import Params, validate
 from stillroom.stages import select
 from tests.gate.evaluations import NAMES, labels_of, one_hot, with_mistakes, write_evaluation, write_split
@@ -73,4 +74,24 @@ def test_evidence_of_another_split_stops_the_stage_and_writes_nothing(params: Pa
     write_split(layout.SPLIT, labels_of(404))
     with pytest.raises(InputError, match="holds 400 rows, the test split 404"):
         select.run(params)
+    assert not Path("reports").exists()
+
+
+def with_slices(params: Params, **slices: dict[str, Any]) -> Params:
+    return params.model_copy(update={"gate": GateParams(resamples=500, slices=slices)})
+
+
+def test_slices_are_rows_of_the_split_s_texts(params: Params) -> None:
+    sliced = with_slices(params, tens={"pattern": "0$", "retention": 0.5}, short={"max_chars": 7, "retention": 0.5})
+    select.run(sliced)
+    report = read_gate_report(layout.GATE_REPORTS / "good.json")
+    assert {name: part.rows for name, part in report.slices.items()} == {"tens": 40, "short": 100}
+    # the texts count up from 0; the student's 9 mistakes are in the first rows, and the teacher's 8 too
+    assert report.slices["tens"].scores == Scores(student=39 / 40, teacher=39 / 40)
+    assert report.slices["short"].scores == Scores(student=91 / 100, teacher=92 / 100)
+
+
+def test_a_slice_without_rows_stops_the_stage_and_writes_nothing(params: Params) -> None:
+    with pytest.raises(InputError, match=r"gate\.slices\.none selects none of the 400 test rows"):
+        select.run(with_slices(params, none={"pattern": "nowhere"}))
     assert not Path("reports").exists()

@@ -10,11 +10,12 @@ from stillroom.cache.capture import capture
 from stillroom.cache.live import load_live
 from stillroom.cache.store import snapshot
 from stillroom.cache.texts import Listed
+from stillroom.files import tree_digest
 from stillroom.params import CaptureParams, ComputeParams, validate
-from stillroom.student_params import StudentParams
-from stillroom.students.material import Material, gather
+from stillroom.student_params import PretrainedParams, StudentParams
+from stillroom.students.material import Material, Start, gather
 from tests.students.rows import TRAIN, VALIDATION
-from tests.toys import publish_teacher
+from tests.toys import publish_teacher, write_smaller_checkpoint
 
 SIGNALS = ("logits", "embedding", "hidden.2")
 
@@ -38,15 +39,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings_of() -> Callable[..., Any]:
+def smaller_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder narrower than the teacher, whose tokeniser is of another kind; leave it unchanged."""
+    return write_smaller_checkpoint(tmp_path_factory.mktemp("smaller") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def settings_of(smaller_checkpoint: Path) -> Callable[..., Any]:
     """`settings_of(family, **changes)`: checked settings of a student."""
+    own = {"pretrained": {"checkpoint": {"source": str(smaller_checkpoint), "sha256": tree_digest(smaller_checkpoint)}}}
 
     def make(family: str, **changes: Any) -> Any:
         raw = {
             "data": {"source": "x"},
             "teacher": {"source": "x"},
             "capture": {"signals": SIGNALS},
-            "students": {"one": {"family": family, "max_length": 32} | changes},
+            "students": {"one": {"family": family, "max_length": 32} | own.get(family, {}) | changes},
         }
         return validate(raw, "test").students["one"]
 
@@ -58,6 +66,9 @@ def material_of(teacher: Path, cache: Path) -> Callable[..., Material]:
     """`material_of(settings, special_tokens, signals)`: what a student of these settings is made from."""
 
     def make(settings: StudentParams, special_tokens: bool, signals: tuple[str, ...] = ("logits",)) -> Material:
-        return gather(teacher, cache, TRAIN, (), VALIDATION, settings, special_tokens, signals)
+        start = None
+        if isinstance(settings, PretrainedParams):
+            start = Start(Path(settings.checkpoint.source), settings.checkpoint.pooling)
+        return gather(teacher, cache, TRAIN, (), VALIDATION, settings, special_tokens, signals, start)
 
     return make

@@ -27,6 +27,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "bilstm": [{"dimensions": 6, "hidden": 5}, {"dimensions": 40, "hidden": 3}],
     "sliced": [{"layers": 1}, {"layers": 2}],
     "narrow": [{"layers": 1, "width": 16}, {"layers": 2, "width": 32}],
+    "pretrained": [{}, {"layers": 1}],
 }
 
 

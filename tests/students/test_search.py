@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stillroom.errors import Diverged, InputError
-from stillroom.student_params import AutoParams, FixedStudent, SlicedParams, StaticParams
+from stillroom.student_params import AutoParams, Checkpoint, FixedStudent, PretrainedParams, SlicedParams, StaticParams
 from stillroom.students.family import Cost
 from stillroom.students.search import Asked, Found, Measured, Search
 from stillroom.students.shortlist import Level, levels
@@ -237,6 +237,16 @@ def test_no_recipe_sets_one_class_against_all_others_where_texts_have_several_la
     }
     assert "dkd" in recipes["single_label"]
     assert set(recipes["multi_label"]) == {"kl", "mse"}
+
+
+def test_an_encoder_of_ones_own_is_a_level_beside_the_families() -> None:
+    checkpoint = Checkpoint(source="own", sha256="0" * 64)
+    settings = AutoParams(family="auto", families=("static",), checkpoint=checkpoint, trials=2)
+    made = levels(settings, nn.Identity(), 32, "single_label")
+    assert [level.name for level in made] == ["static", "pretrained"]
+    for student in made[1].candidates:
+        assert isinstance(student, PretrainedParams)
+        assert (student.checkpoint, student.layers) == (checkpoint, None)
 
 
 def test_layers_are_counted_only_for_families_that_ask_for_them() -> None:

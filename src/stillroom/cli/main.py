@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stillroom.cli import cache
+from stillroom.cli import cache, gate
 from stillroom.cli.options import AsJson, Overrides, ParamsFile, WorkspaceFolder, checkout
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.files import NO_SPACE
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cache.app)
+app.add_typer(gate.app)
 
 
 def run_cli() -> int:
@@ -262,15 +263,26 @@ def promote(
 
 
 @app.command()
-def source(params: ParamsFile = None, overrides: Overrides = None) -> None:
+def source(
+    params: ParamsFile = None,
+    overrides: Overrides = None,
+    of: Annotated[
+        str | None, typer.Option("--of", metavar="ADDRESS", help="Fetch this alone, print its digest.")
+    ] = None,
+) -> None:
     """Fetch, check and version the raw data, and pin the teacher, so that `dvc repro` can run."""
     from stillroom import layout
+    from stillroom.data.sources import digest_of
     from stillroom.files import read_json
     from stillroom.params_file import load_params
     from stillroom.pipeline.versioning import version_data
     from stillroom.pipeline.workspace import open_workspace
 
     root = checkout()
+    if of is not None:
+        os.environ.setdefault(layout.STATE_VARIABLE, str(root / ".stillroom"))
+        print(digest_of(of, "--of"))
+        return
     values = load_params(params or root / layout.PARAMS, overrides or ())
     with open_workspace(root, values, None) as place, place.as_environment():
         version_data(place)

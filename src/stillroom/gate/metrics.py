@@ -129,13 +129,11 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = ECE_BIN
     most of those almost empty, and the estimate then hangs on a few rows; bins of equal mass (Nixon et al.
     2019, arXiv 1904.01685) are steadier. With few rows ECE reads too high: compare it at equal rows only.
     """
-    truth, shares = checked(labels, probabilities)
-    right = choices(shares, problem_of(truth)) == truth
-    sure = shares.max(axis=1) if right.ndim == 1 else np.maximum(shares, 1 - shares).ravel()
+    right, sure = _decisions(*checked(labels, probabilities))
     # Sorted first, so that the order of the rows cannot move the last bit of a sum.
-    order = np.lexsort((right.ravel(), sure))
-    confidence, hit = sure[order], right.ravel()[order]
-    inner = np.quantile(confidence, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf")
+    order = np.lexsort((right.ravel(), sure.ravel()))
+    confidence, hit = sure.ravel()[order], right.ravel()[order]
+    inner = _edges(confidence, bins)
     _, place = np.unique(np.searchsorted(inner, confidence, side="left"), return_inverse=True)
     rows = np.bincount(place)
     return Reliability(np.bincount(place, confidence) / rows, np.bincount(place, hit) / rows, rows)
@@ -144,6 +142,33 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = ECE_BIN
 def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = ECE_BINS) -> float:
     """ECE of the chosen class over bins of equal mass; see `reliability` for the choice of bins."""
     return reliability(labels, probabilities, bins).ece
+
+
+def calibration_gaps(labels: ArrayLike, probabilities: ArrayLike, bins: int = ECE_BINS) -> Floats:
+    """Right - confidence of every row in its bin, 0 in the others, [n, bins]: ECE is what |mean over rows| sums to.
+
+    Where a row may have several classes, the mean over its decisions. Rows are in an order of their own.
+    """
+    right, sure = _decisions(*checked(labels, probabilities))
+    place = np.searchsorted(_edges(sure.ravel(), bins), sure, side="left")
+    gaps = np.zeros((len(sure), bins))
+    np.add.at(gaps, (np.arange(len(sure))[:, None], place), (right - sure) / sure.shape[1])
+    ordered: Floats = gaps[np.lexsort(gaps.T)]
+    return ordered
+
+
+def _decisions(truth: Ints, shares: Floats) -> tuple[NDArray[np.bool_], Floats]:
+    """Whether each decision was right, and the probability that it was made with; [n, 1] or [n, classes]."""
+    right = choices(shares, problem_of(truth)) == truth
+    if truth.ndim == 1:
+        return right[:, None], shares.max(axis=1, keepdims=True)
+    return right, np.maximum(shares, 1 - shares)
+
+
+def _edges(confidence: Floats, bins: int) -> Floats:
+    """Between the bins of equal mass, [bins - 1]."""
+    edges: Floats = np.quantile(confidence, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf")
+    return edges
 
 
 def _check_finite(shares: NDArray[Any], what: str) -> None:

@@ -1,14 +1,15 @@
 """The verdict: PASS, FAIL or INCONCLUSIVE, with its reasons in words and numbers.
 
-PASS: the lower bound of every guarded metric's retention reaches its threshold, and every budget holds. FAIL:
-an upper bound lies below its threshold, a budget is broken, or the teacher proves nothing. INCONCLUSIVE:
-anything else, with the number of test rows that would decide. Missing evidence is never a PASS: files that
+PASS: the lower bound of every guarded metric's retention reaches its threshold, over all test rows and in every
+slice, no class is shown to fall below its floor, and every budget holds. FAIL: an upper bound lies below its
+threshold, a class or a budget fails, or the teacher proves nothing. INCONCLUSIVE: anything else, with the number
+of test rows that would decide. Missing evidence is never a PASS: files that
 are damaged, of other rows or not finite never get here (gate.evidence refuses them), and what evidence cannot
 show is INCONCLUSIVE.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,19 +18,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stillroom.errors import InputError
 from stillroom.files import read_json
 from stillroom.gate.evidence import Evaluation, Evidence
-from stillroom.gate.statistics import (
-    MIN_CLASS_ROWS,
-    Cells,
-    MetricName,
-    Retention,
-    cells,
-    retention,
-    rows_to_decide,
-)
-from stillroom.params import GateParams
+from stillroom.gate.findings import Finding, Verdict, better_than_chance, kept, recalls, thin_classes, within, worst
+from stillroom.gate.recall import class_recalls
+from stillroom.gate.slices import Mask
+from stillroom.gate.statistics import MIN_CLASS_ROWS, Cells, MetricName, Retention, cells, retention
+from stillroom.gate.uncertainty import agreement_bounds, ece_bounds, mcnemar
+from stillroom.gate_params import GateParams
 from stillroom.problem import choices, problem_of
-
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
 class _Part(BaseModel):
@@ -37,7 +32,7 @@ class _Part(BaseModel):
 
 
 class Bounds(_Part):
-    """Retention on the test rows and its one-sided bounds at the report's confidence."""
+    """What was measured on the test rows, and its one-sided bounds at the report's confidence."""
 
     point: float
     lower: float
@@ -58,9 +53,46 @@ class Budget(_Part):
     measured: float
 
 
+class Disagreements(_Part):
+    """Test rows on which one of the two alone is right, and McNemar's exact p-value; they decide nothing."""
+
+    teacher_only: int
+    student_only: int
+    p_value: float
+
+
+class ClassFinding(_Part):
+    """Recall of both in one class. p_value: of its reaching the floor, after Holm's correction; verdict: INCONCLUSIVE
+    where too few rows have the class, which leaves the student's verdict as it is."""
+
+    rows: int
+    teacher: float
+    student: float
+    p_value: float
+    verdict: Verdict
+
+
+class ClassRecalls(_Part):
+    """The floor of class recall, and every class that has test rows, by name."""
+
+    floor: float
+    significance: float
+    classes: dict[str, ClassFinding]
+
+
+class SliceFinding(_Part):
+    """Accuracy in a part of the test rows; without retention where the teacher is never right in it."""
+
+    rows: int
+    threshold: float
+    verdict: Verdict
+    retention: Bounds | None
+    scores: Scores | None
+
+
 class GateReport(_Part):
-    """gate.json: what was judged, by which rule, and what came out. A metric without retention had no
-    meaning."""
+    """gate.json: what was judged, by which rule, and what came out. A metric without retention had no meaning; what
+    has a default is not in the reports of older versions."""
 
     format: Literal[1] = 1
     student: str
@@ -77,42 +109,55 @@ class GateReport(_Part):
     test_rows: int
     data_sha256: str
     package_digest: str
+    agreement: Bounds | None = None
+    ece: Bounds | None = None
+    disagreements: Disagreements | None = None
+    class_recall: ClassRecalls | None = None
+    slices: dict[str, SliceFinding] = {}
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """What one criterion says; rows: about how many test rows would decide it, where known."""
-
-    verdict: Verdict
-    reason: str
-    rows: int | None = None
-
-
-def judge(evidence: Evidence, gate: GateParams, names: Sequence[str], data_sha256: str, seed: int) -> GateReport:
-    """Judge one student by checked evidence. names: the classes' names by id."""
+def judge(
+    evidence: Evidence,
+    gate: GateParams,
+    names: Sequence[str],
+    data_sha256: str,
+    seed: int,
+    slices: Mapping[str, Mask] | None = None,
+) -> GateReport:
+    """Judge one student by checked evidence. names: the classes' names by id; slices: the test rows of each of the
+    gate's, from gate.slices."""
     problem = problem_of(evidence.labels)
-    sample = cells(evidence.labels, choices(evidence.teacher, problem), choices(evidence.student, problem))
+    columns = (evidence.labels, choices(evidence.teacher, problem), choices(evidence.student, problem))
+    sample = cells(*columns)
+    chance = better_than_chance(sample, names, gate.retention)
+    findings = [chance] if chance else []
     measured: dict[MetricName, Retention] = {}
-    findings = [_better_than_chance(sample, names)]
     for metric, threshold in sorted(gate.retention.items()):
-        try:
-            measured[metric] = retention(sample, metric, gate.confidence, gate.resamples, seed)
-        except InputError as error:
-            findings.append(_Finding("FAIL", str(error)))
-            continue
-        findings.append(_kept(metric, measured[metric], threshold, sample, names, gate.confidence))
+        found, finding = _retained(metric, metric, sample, gate, seed, threshold)
+        if found:
+            measured[metric] = found
+            if metric == "macro_f1" and (thin := thin_classes(sample, names)):
+                why = f"macro_f1: {thin}; it takes {MIN_CLASS_ROWS} of every class to judge it"
+                finding = Finding("INCONCLUSIVE", why)
+        findings.append(finding)
     budgets = _budgets(evidence.evaluation, gate)
-    findings += [_within(name, budget) for name, budget in budgets.items()]
-    told = [finding for finding in findings if finding is not None]
-    verdict = _worst(told)
-    open_ = [finding.rows for finding in told if finding.verdict == "INCONCLUSIVE"]
+    findings += [within(name, budget.limit, budget.measured) for name, budget in budgets.items()]
+    classes = _classes(sample, gate, names, findings)
+    parts = {}
+    for name in gate.slices:
+        mask = (slices or {})[name]
+        part = cells(*(column[mask] for column in columns))
+        parts[name] = _slice(name, part, gate, seed, sample.rows, findings)
+    verdict = worst(findings)
+    open_ = [finding.rows for finding in findings if finding.verdict == "INCONCLUSIVE"]
     rows = max((n for n in open_ if n is not None), default=None) if None not in open_ else None
+    lost, won, p_value = mcnemar(sample)
     return GateReport(
         student=evidence.evaluation.name,
         verdict=verdict,
-        reasons=tuple(f.reason for f in sorted(told, key=lambda f: f.verdict != verdict)),
-        retention={m: Bounds(point=r.point, lower=r.lower, upper=r.upper) for m, r in measured.items()},
-        scores={m: Scores(student=r.student, teacher=r.teacher) for m, r in measured.items()},
+        reasons=tuple(f.reason for f in sorted(findings, key=lambda f: f.verdict != verdict)),
+        retention={metric: _bounds(found) for metric, found in measured.items()},
+        scores={metric: Scores(student=found.student, teacher=found.teacher) for metric, found in measured.items()},
         thresholds=dict(sorted(gate.retention.items())),
         budgets=budgets,
         rows_to_decide=rows if verdict == "INCONCLUSIVE" else None,
@@ -122,6 +167,11 @@ def judge(evidence: Evidence, gate: GateParams, names: Sequence[str], data_sha25
         test_rows=sample.rows,
         data_sha256=data_sha256,
         package_digest=evidence.evaluation.package_digest,
+        agreement=_interval(*agreement_bounds(sample, gate.confidence)),
+        ece=_interval(*ece_bounds(evidence.labels, evidence.student, gate.confidence, gate.resamples, seed)),
+        disagreements=Disagreements(teacher_only=lost, student_only=won, p_value=p_value),
+        class_recall=classes,
+        slices=parts,
     )
 
 
@@ -135,61 +185,57 @@ def read_gate_report(path: Path) -> GateReport:
         raise InputError(f"{path}: {where}: {first['msg'].lower()}; run the select stage again") from error
 
 
-def _worst(findings: Sequence[_Finding]) -> Verdict:
-    verdicts = {finding.verdict for finding in findings}
-    if "FAIL" in verdicts:
-        return "FAIL"
-    return "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
+def _retained(
+    what: str, metric: MetricName, sample: Cells, gate: GateParams, seed: int, threshold: float, of: str = ""
+) -> tuple[Retention | None, Finding]:
+    """Retention on these rows and what it says; without any, where the teacher's metric is 0, it fails."""
+    try:
+        found = retention(sample, metric, gate.confidence, gate.resamples, seed)
+    except InputError as error:
+        return None, Finding("FAIL", f"{what}: {error}" if of else str(error))
+    return found, kept(what, found, threshold, gate.confidence, sample.rows, of)
 
 
-def _better_than_chance(sample: Cells, names: Sequence[str]) -> _Finding | None:
-    """A teacher that knows no more than the most frequent answer has no quality to keep."""
-    support = sample.support
-    largest = max(support, key=lambda c: support[c])
-    hits = float(sample.count[sample.teacher == sample.label].sum())
-    if hits > support[largest]:
+def _slice(
+    name: str, part: Cells, gate: GateParams, seed: int, test_rows: int, findings: list[Finding]
+) -> SliceFinding:
+    """Judge a slice and add what it says to the findings, whose rows are those of the whole test set."""
+    threshold = gate.slices[name].retention or gate.retention["accuracy"]
+    found, finding = _retained(f"slice {name}", "accuracy", part, gate, seed, threshold, f" of slice {name}")
+    scaled = finding.rows and -(-finding.rows * test_rows // part.rows)
+    findings.append(replace(finding, rows=scaled))
+    return SliceFinding(
+        rows=part.rows,
+        threshold=threshold,
+        verdict=finding.verdict,
+        retention=_bounds(found) if found else None,
+        scores=Scores(student=found.student, teacher=found.teacher) if found else None,
+    )
+
+
+def _classes(sample: Cells, gate: GateParams, names: Sequence[str], findings: list[Finding]) -> ClassRecalls | None:
+    """Judge the recall of every class, where that is asked for, and add what it says to the findings."""
+    asked = gate.class_recall
+    if asked is None:
         return None
-    return _Finding(
-        "FAIL",
-        f"the teacher is right on {hits / sample.rows:.2%} of the test rows, and always answering "
-        f"{sample.shown(largest, names)!r} on {support[largest] / sample.rows:.2%}: "
-        "keeping such quality proves nothing",
-    )
+    found = class_recalls(sample, asked.floor, asked.significance)
+    findings += recalls(found, asked, names)
+    classes = {}
+    for c, one in found.items():
+        failed = one.p_value <= asked.significance
+        verdict: Verdict = "FAIL" if failed else "PASS" if one.decidable else "INCONCLUSIVE"
+        classes[names[c]] = ClassFinding(
+            rows=one.rows, teacher=one.teacher, student=one.student, p_value=one.p_value, verdict=verdict
+        )
+    return ClassRecalls(floor=asked.floor, significance=asked.significance, classes=classes)
 
 
-def _kept(
-    metric: MetricName,
-    found: Retention,
-    threshold: float,
-    sample: Cells,
-    names: Sequence[str],
-    confidence: float,
-) -> _Finding:
-    if metric == "macro_f1" and (thin := _thin_classes(sample, names)):
-        return _Finding("INCONCLUSIVE", f"macro_f1: {thin}; it takes {MIN_CLASS_ROWS} of every class to judge it")
-    point, limit = f"{metric}: retention {found.point:.4f}", f"the threshold {threshold:g}"
-    sure = f"with {confidence:.0%} confidence"
-    if found.lower >= threshold:
-        return _Finding("PASS", f"{point}, at least {_apart(found.lower, threshold)} {sure}, reaches {limit}")
-    if found.upper < threshold:
-        return _Finding("FAIL", f"{point}, at most {_apart(found.upper, threshold)} {sure}, is below {limit}")
-    rows = rows_to_decide(found, threshold, sample.rows)
-    need = f"about {rows:,} test rows would decide" if rows else "no number of test rows would decide so close a case"
-    between = f"{_apart(found.lower, threshold)} and {_apart(found.upper, threshold)}"
-    return _Finding(
-        "INCONCLUSIVE",
-        f"{point}, between {between} {sure} on either side, leaves {limit} open; {need}, there are {sample.rows:,}",
-        rows,
-    )
+def _bounds(found: Retention) -> Bounds:
+    return _interval(found.point, found.lower, found.upper)
 
 
-def _thin_classes(sample: Cells, names: Sequence[str]) -> str:
-    support = sample.rows_of_class
-    thin = [f"{name!r} has {support.get(c, 0)}" for c, name in enumerate(names) if support.get(c, 0) < MIN_CLASS_ROWS]
-    if not thin:
-        return ""
-    more = f" and {len(thin) - 3} more classes have too few" if len(thin) > 3 else ""
-    return f"{', '.join(thin[:3])}{more} test rows"
+def _interval(point: float, lower: float, upper: float) -> Bounds:
+    return Bounds(point=point, lower=lower, upper=upper)
 
 
 def _budgets(evaluation: Evaluation, gate: GateParams) -> dict[str, Budget]:
@@ -201,22 +247,3 @@ def _budgets(evaluation: Evaluation, gate: GateParams) -> dict[str, Budget]:
     }
     limits = {name: getattr(gate, name) for name in measured}
     return {name: Budget(limit=limit, measured=measured[name]) for name, limit in limits.items() if limit is not None}
-
-
-def _within(name: str, budget: Budget) -> _Finding:
-    what = name.removeprefix("max_")
-    if budget.measured <= budget.limit:
-        return _Finding("PASS", f"{what} {_short(budget.measured)} is within the budget {_short(budget.limit)}")
-    return _Finding("FAIL", f"{what} {_short(budget.measured)} breaks the budget {_short(budget.limit)}")
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-
-
-def _apart(value: float, other: float) -> str:
-    """Four decimals, or as many as it takes to tell the value from the other."""
-    for digits in range(4, 12):
-        if f"{value:.{digits}f}" != f"{other:.{digits}f}":
-            return f"{value:.{digits}f}"
-    return f"{value:.4f}"

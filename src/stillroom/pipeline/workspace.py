@@ -15,12 +15,13 @@ from typing import Any, Self
 from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
-from stillroom.params import STUDENT_NAME, Params, in_long_form, validate
+from stillroom.params import Params, in_long_form, validate
 from stillroom.params_file import as_mapping, read_yaml, write_yaml
 from stillroom.pipeline.checkout import clone, follow, hide_from_git, lay_over, require_checkout
 from stillroom.pipeline.command import call_dvc
 from stillroom.pipeline.local_config import movable, set_local
 from stillroom.pipeline.ownership import OWNER_VARIABLE, Ownership
+from stillroom.section import GIVEN_NAME
 from stillroom.stages.receipt import RECEIPTS_VARIABLE, read_receipt
 
 _MARK = Path(".stillroom/workspace.json")
@@ -146,7 +147,7 @@ def remove_leftover_students(path: Path, params: Params) -> list[Path]:
     removed = []
     for folder in _PER_STUDENT:
         for item in sorted((path / folder).glob("*")):
-            stray = STUDENT_NAME.fullmatch(item.name) and item.name not in params.students
+            stray = GIVEN_NAME.fullmatch(item.name) and item.name not in params.students
             if stray and item.is_dir() and not item.is_symlink():
                 shutil.rmtree(item)
                 removed.append(item)

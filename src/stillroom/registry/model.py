@@ -39,7 +39,7 @@ def requirements() -> list[str]:
 
 
 def signature() -> "ModelSignature":
-    """Column `text` in; columns `label` and `probability` of the likeliest label out."""
+    """Column `text` in; columns `label` and `probability` of the answer out."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 

@@ -19,7 +19,7 @@ from stillroom.registry.tracking import Tracker, as_global, error_code, translat
 
 _CARD = "MODEL_CARD.md"
 _MAX_DESCRIPTION = 5000
-_LINEAGE = ("data", "teacher", "cache", "code", "student", "lock")
+_LINEAGE = ("data", "teacher", "checkpoint", "cache", "code", "student", "lock")
 
 log = logging.getLogger("stillroom")
 

@@ -28,8 +28,8 @@ class Bins:
 class StudentMaterial:
     """One student beside its figures in the summary. confusion: rows by [label, chosen class], if each has one.
 
-    trimming: what its vocabulary lost. trials: what its search tried, and settings: what that chose; empty and None
-    where nothing was searched.
+    trimming: what its vocabulary lost. checkpoint: the pretrained encoder that it started from, if one. trials:
+    what its search tried, and settings: what that chose; empty and None where nothing was searched.
     """
 
     name: str
@@ -43,6 +43,7 @@ class StudentMaterial:
     max_length: int
     machine: Mapping[str, Any]
     trimming: Mapping[str, float]
+    checkpoint: Mapping[str, Any] | None = None
     trials: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] | None = None
 

@@ -1,6 +1,7 @@
 """distil: split, grown texts, teacher and its cached answers → one student and its baseline without a teacher."""
 
 import logging
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -9,14 +10,15 @@ from stillroom import compute, layout
 from stillroom.cache.manifest import FIRST
 from stillroom.code import code_digest
 from stillroom.data.grown import read_grown
+from stillroom.data.sources import checkpoint_folder
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, sha256_file
 from stillroom.params import Params
 from stillroom.section import Section
-from stillroom.student_params import AutoParams, FixedStudent
+from stillroom.student_params import AutoParams, FixedStudent, PretrainedParams
 from stillroom.students.distil import FAMILIES, VARIANTS, load_trained, publish, stopwatch, train
-from stillroom.students.material import Material, gather
+from stillroom.students.material import Material, Start, gather
 from stillroom.students.search import Asked, Found, Search
 from stillroom.students.shortlist import levels
 from stillroom.students.trial import STUDENT, Trials
@@ -55,11 +57,15 @@ def run(params: Params, item: str) -> dict[str, float]:
         scratches.append(Scratch(room.key(variant, settings)))
         trained[variant], histories[variant] = room.train(settings, variant, scratches[-1])
         seconds[variant] = lap()
+    lineage = {"teacher": room.inputs[1], "cache": room.inputs[2], "code": code_digest()}
+    if isinstance(settings, PretrainedParams):
+        told["checkpoint"] = settings.checkpoint.model_dump(mode="json")
+        lineage["checkpoint"] = settings.checkpoint.sha256
     told |= {
         "history": histories["student"],
         "baseline_history": histories["baseline"],
         "seconds": seconds,
-        "lineage": {"teacher": room.inputs[1], "cache": room.inputs[2], "code": code_digest()},
+        "lineage": lineage,
     }
     with atomic_folder(layout.STUDENTS / item) as folder:
         publish(folder, item, settings, room.material(settings), trained, told)
@@ -110,10 +116,16 @@ class _Room:
     def material(self, settings: FixedStudent) -> Material:
         """What a student of these settings is made from; the same for all that differ in other settings only."""
         special = FAMILIES[settings.family].SPECIAL_TOKENS
-        key = (settings.max_length, settings.max_vocabulary, special, settings.signals)
+        given = settings.checkpoint if isinstance(settings, PretrainedParams) else None
+        key = (settings.max_length, settings.max_vocabulary, special, settings.signals, given)
         if key not in self._gathered:
             rows = self._rows["train"], self._grown, self._rows["validation"]
-            self._gathered[key] = gather(layout.TEACHER, layout.CACHE, *rows, settings, special, settings.signals)
+            start = None
+            if given is not None:
+                what = f"students.{self._item}.checkpoint.source"
+                start = Start(checkpoint_folder(given.source, given.sha256, what), given.pooling)
+            read = partial(gather, layout.TEACHER, layout.CACHE, *rows)
+            self._gathered[key] = read(settings, special, settings.signals, start)
         return self._gathered[key]
 
     def train(self, settings: FixedStudent, variant: str, scratch: Scratch) -> tuple[nn.Module, list[dict[str, float]]]:

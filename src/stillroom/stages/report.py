@@ -117,6 +117,7 @@ def _student(name: str, evidence: Evidence, summary: Mapping[str, Any]) -> Stude
         max_length=manifest["max_length"],
         machine=evidence.evaluation.machine,
         trimming=training["trimming"],
+        checkpoint=training.get("checkpoint"),
         trials=training.get("search", ()),
         settings=training.get("settings"),
     )

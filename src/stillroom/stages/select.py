@@ -7,6 +7,7 @@ from stillroom.data.splits import read_snapshot, read_split
 from stillroom.files import atomic_folder, write_json
 from stillroom.gate.evidence import read_evidence
 from stillroom.gate.select import Judged, summarise
+from stillroom.gate.slices import select_rows
 from stillroom.gate.verdict import judge
 from stillroom.params import Params
 
@@ -17,11 +18,12 @@ def run(params: Params) -> dict[str, float]:
     """Publish reports/gate and reports/summary.json; that nobody passes is a result, not a failure."""
     snapshot = read_snapshot(layout.SPLIT)
     test = read_split(layout.SPLIT, "test")
+    slices = select_rows(params.gate.slices, test.text)
     students = []
     for name in params.students:
         folder = layout.EVALUATIONS / name
         evidence = read_evidence(folder, test.row, test.label, len(snapshot.labels))
-        report = judge(evidence, params.gate, snapshot.labels, snapshot.sha256, params.seed)
+        report = judge(evidence, params.gate, snapshot.labels, snapshot.sha256, params.seed, slices)
         students.append(Judged(evidence.evaluation, report))
         log.info("select: %s %s: %s", name, report.verdict, report.reasons[0])
     summary = summarise(students, snapshot.rows, snapshot.sha256)

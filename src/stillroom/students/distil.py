@@ -15,7 +15,7 @@ from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
 from stillroom.params import ComputeParams
 from stillroom.student_params import FixedStudent
-from stillroom.students import bilstm, cnn, narrow, sliced, static
+from stillroom.students import bilstm, cnn, narrow, pretrained, sliced, static
 from stillroom.students.family import Family
 from stillroom.students.material import Material
 from stillroom.supervision import NO_LABEL
@@ -28,6 +28,7 @@ FAMILIES: dict[str, Family] = {
     "bilstm": bilstm,
     "sliced": sliced,
     "narrow": narrow,
+    "pretrained": pretrained,
 }
 VARIANTS = ("student", "baseline")
 DESCRIPTION = "student.json"

@@ -14,9 +14,19 @@ from stillroom.cache.column import Column, TokenColumn
 from stillroom.cache.identity import check_same, entry_keys, fingerprint
 from stillroom.cache.reader import Reader
 from stillroom.data.splits import Rows
+from stillroom.errors import InputError
 from stillroom.student_params import StudentParams
 from stillroom.students.vocabulary import trim, trimming
-from stillroom.teacher.model import TOKENISER, Classifier, Description, load_teacher
+from stillroom.teacher.model import (
+    TOKENISER,
+    Classifier,
+    Description,
+    EncoderClassifier,
+    Pooling,
+    load_encoder,
+    load_teacher,
+)
+from stillroom.teacher.tokeniser import pad_id, read_tokeniser
 from stillroom.training import ByRow
 
 log = logging.getLogger("stillroom")
@@ -26,9 +36,11 @@ log = logging.getLogger("stillroom")
 class Material:
     """The teacher, the trimmed vocabulary, the texts in it, and the teacher's answers for the transfer set.
 
-    kept[new id] = teacher's id; pad: new id of the padding token; tokens: the transfer set, training rows first, grown
-    texts after them; signals: the teacher's answers by name, a column each: [texts of the transfer set, width], or
-    [texts, tokens, width] for states of tokens; trimming: what the trimmed vocabulary loses on the validation rows.
+    teacher: what students are made from, which may be another encoder (see Start), and description, whose
+    vocabulary and sizes are then that encoder's. kept[new id] = teacher's id; pad: new id of the padding token;
+    tokens: the transfer set, training rows first, grown texts after them; signals: the teacher's answers by name, a
+    column each: [texts of the transfer set, width], or [texts, tokens, width] for states of tokens; trimming: what
+    the trimmed vocabulary loses on the validation rows.
     """
 
     teacher: Classifier
@@ -42,6 +54,14 @@ class Material:
     trimming: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Start:
+    """A smaller pretrained encoder that students are made from in the teacher's place; folder: its checkpoint."""
+
+    folder: Path
+    pooling: Pooling
+
+
 def gather(
     teacher: Path,
     cache: Path,
@@ -51,6 +71,7 @@ def gather(
     settings: StudentParams,
     special_tokens: bool,
     signals: tuple[str, ...],
+    start: Start | None = None,
 ) -> Material:
     """Read what a student needs. Raises StaleCache if the answers are not this teacher's, InputError if some lack."""
     from tokenizers import Tokenizer
@@ -65,6 +86,8 @@ def gather(
     transfer = [*train.text, *grown]
     positions = reader.locate(entry_keys(transfer), "texts of the transfer set")
     original = load_tokeniser(teacher / TOKENISER, description.max_length)
+    if start is not None:
+        model, description, original = _started(start, description, settings.max_length)
     vocabulary = trim(
         original,
         tokenise(original, train.text, description.max_length),
@@ -95,6 +118,20 @@ def gather(
         columns,
         trimming(original, trimmed, validation.text),
     )
+
+
+def _started(start: Start, teacher: Description, max_length: int) -> tuple[Classifier, Description, Any]:
+    """Another encoder under a head for the teacher's labels, how it pools and pads, and its tokeniser.
+
+    Raises InputError for a checkpoint that cannot be loaded, or has places for fewer tokens than are to be read.
+    """
+    encoder = load_encoder(start.folder)
+    places = getattr(encoder.config, "max_position_embeddings", None)
+    if isinstance(places, int) and 0 < places < max_length:
+        raise InputError(f"students: max_length is {max_length}; the checkpoint {start.folder} reads {places} tokens")
+    told = teacher.model_copy(update={"pooling": start.pooling, "pad": pad_id(start.folder)})
+    model = EncoderClassifier(encoder, encoder.config.hidden_size, len(told.labels), start.pooling).eval()
+    return model, told, read_tokeniser(start.folder, teacher.max_length)
 
 
 def same_tokens(tokens: Tokens, kept: npt.NDArray[np.int64], theirs: Tokens) -> npt.NDArray[np.bool_]:

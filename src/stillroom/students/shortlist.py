@@ -11,6 +11,7 @@ from stillroom.student_params import (
     CnnParams,
     FixedStudent,
     NarrowParams,
+    PretrainedParams,
     SlicedParams,
     StaticParams,
 )
@@ -22,6 +23,7 @@ _KINDS: Mapping[str, Callable[..., FixedStudent]] = {
     "bilstm": BilstmParams,
     "sliced": SlicedParams,
     "narrow": NarrowParams,
+    "pretrained": PretrainedParams,
 }
 _ENCODER_EPOCHS = 6
 _RECIPES: tuple[Mapping[str, Any], ...] = (
@@ -59,10 +61,14 @@ def levels(settings: AutoParams, encoder: Any, max_length: int, problem: Problem
     counted, where a family asks for that.
     """
     common = {"max_length": min(settings.max_length, max_length), "max_vocabulary": settings.max_vocabulary}
+    shapes: list[tuple[str, str, Mapping[str, Any]]] = [
+        (family, *told) for family in settings.families for told in _shapes(family, encoder)
+    ]
+    if settings.checkpoint is not None:
+        shapes.append(("pretrained", "pretrained", {"checkpoint": settings.checkpoint}))
     return [
         Level(name, tuple(_candidates(family, {**common, **shape}, settings.trials, problem)))
-        for family in settings.families
-        for name, shape in _shapes(family, encoder)
+        for family, name, shape in shapes
     ]
 
 

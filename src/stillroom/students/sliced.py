@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stillroom.errors import InputError
-from stillroom.student_params import NarrowParams, SlicedParams
+from stillroom.student_params import NarrowParams, PretrainedParams, SlicedParams
 from stillroom.students.family import Cost, StudentLearner, padded_batches
 from stillroom.students.losses import cosine_loss
 from stillroom.students.material import Material
@@ -27,11 +27,16 @@ THREADS = 0
 
 def cost(material: Material, settings: SlicedParams) -> Cost:
     """The teacher's own layers and what stands around them, over the kept rows of its token table."""
+    return cost_of(material, settings.layers)
+
+
+def cost_of(material: Material, count: int) -> Cost:
+    """Of so many lower layers of an encoder."""
     encoder: Any = material.teacher.encoder
     _, _, layers = layers_of(encoder)
     table = encoder.get_input_embeddings().weight
     width, classes = table.shape[1], len(material.description.labels)
-    in_layers = sum(count_params(layer) for layer in layers[: settings.layers])
+    in_layers = sum(count_params(layer) for layer in layers[:count])
     around = count_params(encoder) - sum(count_params(layer) for layer in layers) - table.numel()
     if getattr(encoder, "pooler", None) is not None:
         around -= count_params(encoder.pooler)
@@ -53,17 +58,22 @@ def build(material: Material, settings: SlicedParams) -> EncoderClassifier:
 
     Raises InputError if the teacher has fewer layers than asked for.
     """
+    return cut(material, settings.layers, "the teacher")
+
+
+def cut(material: Material, count: int, whose: str) -> EncoderClassifier:
+    """So many lower layers of an encoder, as `build` has them; whose: what messages call it."""
     encoder: Any = copy.deepcopy(material.teacher.encoder)
     owner, name, layers = layers_of(encoder)
-    if settings.layers > len(layers):
-        raise InputError(f"students: layers is {settings.layers}; the teacher has {len(layers)}")
-    setattr(owner, name, layers[: settings.layers])
+    if count > len(layers):
+        raise InputError(f"students: layers is {count}; {whose} has {len(layers)}")
+    setattr(owner, name, layers[:count])
     table = encoder.get_input_embeddings().weight.detach()[torch.from_numpy(material.kept)]
     encoder.set_input_embeddings(nn.Embedding(len(table), table.shape[1], padding_idx=material.pad, _weight=table))
     for key, value in vars(encoder.config).items():
         if "layer" in key and isinstance(value, list) and len(value) == len(layers):
-            setattr(encoder.config, key, value[: settings.layers])
-    encoder.config.num_hidden_layers = settings.layers
+            setattr(encoder.config, key, value[:count])
+    encoder.config.num_hidden_layers = count
     encoder.config.vocab_size = len(material.kept)
     encoder.config.pad_token_id = material.pad
     _drop_pooler(encoder)
@@ -117,7 +127,9 @@ def learner(student: EncoderClassifier, settings: SlicedParams, total_steps: int
 class EncoderLearner(StudentLearner):
     """Trains a transformer encoder, whose head learns faster than the layers."""
 
-    def __init__(self, student: EncoderClassifier, settings: SlicedParams | NarrowParams, total_steps: int) -> None:
+    def __init__(
+        self, student: EncoderClassifier, settings: SlicedParams | NarrowParams | PretrainedParams, total_steps: int
+    ) -> None:
         super().__init__(student, settings, total_steps, warmup=0.1)
 
     def logits_of(self, batch: Any) -> torch.Tensor:

@@ -1,17 +1,20 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
-from stillroom.data.sources import snapshot
+from stillroom.data.sources import checkpoint_folder, snapshot
 from stillroom.data.sources.disk import RESERVE_BYTES
 from stillroom.errors import InputError
 from stillroom.files import file_digests, sha256_file, tree_digest
 from stillroom.params import GrowthParams, Method, Params
+from stillroom.student_params import Student
 
 MakeParams = Callable[..., Params]
 
@@ -88,6 +91,28 @@ def test_a_teacher_without_what_growth_needs_of_it_is_refused(
     assert list(workspace.iterdir()) == []
     idle = growth.model_copy(update={"factor": 0})
     assert snapshot(make_params().model_copy(update={"growth": idle}), workspace).changed
+
+
+@pytest.mark.parametrize("family", ["pretrained", "auto"])
+def test_an_encoder_that_students_start_from_is_fetched_and_checked_before_anything_is_written(
+    family: str, make_params: MakeParams, teacher: Path, tmp_path: Path, state: Path, workspace: Path
+) -> None:
+    own = Path(shutil.copytree(teacher, tmp_path / "own"))
+
+    def params(sha256: str) -> Params:
+        told = {"family": family, "checkpoint": {"source": str(own), "sha256": sha256}}
+        return make_params().model_copy(update={"students": {"own": TypeAdapter(Student).validate_python(told)}})
+
+    digest = tree_digest(own)
+    with pytest.raises(InputError, match=rf"^students\.own\.checkpoint\.source: .* {digest}"):
+        snapshot(params("0" * 64), workspace)
+    (own / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"^students\.own\.checkpoint\.source: .*: has no model\.safetensors"):
+        snapshot(params(tree_digest(own)), workspace)
+    assert list(workspace.iterdir()) == []
+    shutil.copyfile(teacher / "model.safetensors", own / "model.safetensors")
+    assert snapshot(params(digest), workspace).changed
+    assert checkpoint_folder("nowhere", digest, "test") == own
 
 
 def test_nothing_is_touched_when_nothing_changed(make_params: MakeParams, state: Path, workspace: Path) -> None:
@@ -245,7 +270,7 @@ def test_an_unchanged_snapshot_imports_nothing_heavy(make_params: MakeParams, st
     snapshot(params, workspace)
     code = (
         "import sys; from pathlib import Path; from stillroom.params import Params; "
-        "from stillroom.data.sources import snapshot; "
+        "from stillroom.data.sources import checkpoint_folder, snapshot; "
         f"params = Params.model_validate_json({params.model_dump_json()!r}); "
         f"assert not snapshot(params, Path({str(workspace)!r})).changed; "
         "print({'pandas', 'pyarrow', 'torch', 'boto3', 'huggingface_hub', 'scipy'} & set(sys.modules))"

@@ -52,6 +52,13 @@ def fetch(uri: str, sha256: str | None, what: str) -> Path:
         return fetch_into(store, parse(uri, what), sha256, what, scratch).path
 
 
+def digest_of(uri: str, what: str) -> str:
+    """sha256 of what stands at an address: of a file's bytes, or of a folder's tree. As `fetch`."""
+    store = source_store()
+    with store.scratch() as scratch:
+        return fetch_into(store, parse(uri, what), None, what, scratch).listing.digest
+
+
 def fetch_into(store: Store, address: Address, sha256: str | None, what: str, scratch: Path) -> Fetched:
     """As `fetch`; downloads that share a `scratch` folder share what they can, such as one wheel."""
     if isinstance(address, LocalPath):

@@ -15,6 +15,7 @@ from stillroom.data.sources.teacher import TeacherPin, check_teacher, labels_of
 from stillroom.errors import InputError, TryAgain
 from stillroom.files import atomic_folder, read_json, sha256_file, write_json
 from stillroom.params import DataParams, Params
+from stillroom.student_params import AutoParams, PretrainedParams
 
 log = logging.getLogger("stillroom")
 
@@ -46,6 +47,7 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
             for split, (what, address, sha256) in addresses.items()
         }
         teacher = fetch_into(store, teacher_address, params.teacher.sha256, "teacher.source", scratch)
+        _check_checkpoints(params, store, scratch)
     source = _source(files, params.data.licence)
     pin = TeacherPin(
         uri=params.teacher.source,
@@ -68,6 +70,16 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     if stale_pin:
         write_json(pin_path, pin.model_dump(mode="json"))
     return Snapshot(data, pin_path, source, pin, changed)
+
+
+def _check_checkpoints(params: Params, store: Store, scratch: Path) -> None:
+    """Fetch and check the encoders that students start from; their digests are in params, so none needs a pin."""
+    for name, student in params.students.items():
+        if isinstance(student, PretrainedParams | AutoParams) and student.checkpoint is not None:
+            what = f"students.{name}.checkpoint.source"
+            address = parse(student.checkpoint.source, what)
+            found = fetch_into(store, address, student.checkpoint.sha256, what, scratch)
+            check_teacher(found.path, f"{what}: {shown(address.uri)}")
 
 
 def _addresses(data: DataParams) -> dict[str, tuple[str, Address, str | None]]:

@@ -49,12 +49,20 @@ def teacher_folder(pin: Path) -> Path:
     Raises InputError if the content is not to be had with the digest of the pin.
     """
     teacher = read_pin(pin)
+    return checkpoint_folder(teacher.uri, teacher.sha256, str(pin))
+
+
+def checkpoint_folder(uri: str, sha256: str, what: str) -> Path:
+    """The folder with this tree digest; fetched again if the store has lost it. what: holds the address, for messages.
+
+    Raises InputError if the content is not to be had.
+    """
     store = source_store()
-    found = store.find(teacher.sha256)
+    found = store.find(sha256)
     if found is not None:
         return found.path
     with store.scratch() as scratch:
-        return fetch_into(store, parse(teacher.uri, str(pin)), teacher.sha256, str(pin), scratch).path
+        return fetch_into(store, parse(uri, what), sha256, what, scratch).path
 
 
 def read_pin(pin: Path) -> TeacherPin:

@@ -1,0 +1,52 @@
+"""Slices: which rows a pattern or a length takes, and what is refused instead of judged."""
+
+import time
+
+import pytest
+
+from stillroom.errors import InputError
+from stillroom.gate import slices
+from stillroom.gate.slices import select_rows
+from stillroom.gate_params import SliceParams
+
+TEXTS = ["", "Refund me", "please REFUND\nnow", "grüße", "a much longer text"]
+
+
+@pytest.mark.parametrize(
+    ("given", "rows"),
+    [
+        ({"pattern": "refund"}, []),
+        ({"pattern": "(?i)refund"}, [1, 2]),
+        ({"pattern": "^.{5}$"}, [3]),
+        ({"pattern": r"\p{Ll}ü"}, [3]),
+        ({"min_chars": 6}, [1, 2, 4]),
+        ({"max_chars": 5}, [0, 3]),
+        ({"min_chars": 5, "max_chars": 9}, [1, 3]),
+    ],
+)
+def test_rows_of_a_slice(given: dict[str, object], rows: list[int]) -> None:
+    part = SliceParams.model_validate(given)
+    if not rows:
+        with pytest.raises(InputError, match=r"gate\.slices\.part selects none of the 5 test rows"):
+            select_rows({"part": part}, TEXTS)
+    else:
+        assert select_rows({"part": part}, TEXTS)["part"].nonzero()[0].tolist() == rows
+
+
+def test_a_pattern_that_runs_away_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "PATTERN_SECONDS", 0.3)
+    began = time.monotonic()
+    with pytest.raises(InputError) as refused:
+        select_rows({"evil": SliceParams(pattern="(?:(a|aa)+)+$")}, ["fine", "a" * 60 + "b"])
+    assert time.monotonic() - began < 20
+    told = str(refused.value)
+    assert "gate.slices.evil.pattern is '(?:(a|aa)+)+$'; it took more than 0.3 s" in told
+    assert "test row 1 of 2" in told
+    assert "\n" not in told
+
+
+def test_the_time_is_that_of_all_rows_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "PATTERN_SECONDS", 0.0)
+    slow = "(?:(a|aa)+)+$"
+    with pytest.raises(InputError, match="test row 0 of 3"):
+        select_rows({"slow": SliceParams(pattern=slow)}, ["a" * 60 + "b"] * 3)
