@@ -13,6 +13,7 @@ import typer
 from stillroom import doctor, layout
 from stillroom.cli import main as cli
 from stillroom.doctor import Finding
+from stillroom.files import tree_digest
 from stillroom.params import json_schema
 from tests.pipeline.project import Project
 
@@ -228,3 +229,13 @@ def test_promote_and_predict_want_a_version_that_exists(call: Call, checkout: Pr
     assert "has no alias 'champion'" in call.refused("predict", "--model", "champion", "a text")
     assert "has no version '7'" in call.refused("predict", "--model", "7", "a text")
     assert not list(state.glob("ledger*/**/*.json"))
+
+
+def test_source_prints_the_digest_of_any_address_and_writes_no_workspace(call: Call, checkout: Project) -> None:
+    own = checkout.path / "own"
+    own.mkdir()
+    (own / "model.bin").write_bytes(b"weights")
+    code, out, _ = call("source", "--of", str(own))
+    assert (code, out) == (0, f"{tree_digest(own)}\n")
+    assert not list((checkout.path / ".stillroom").glob("workspaces/*"))
+    assert "no such file or folder" in call.refused("source", "--of", str(own / "nowhere"))
