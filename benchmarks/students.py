@@ -1,7 +1,7 @@
 """Stillroom's students beside what a user would pick instead: the same rows, machine and run, three seeds.
 
     python benchmarks/students.py --banking77 FOLDER --sst2 FOLDER --teacher FOLDER [--teacher FOLDER]
-                                  --results FOLDER [--peers FOLDER] [--only PATTERN] [--json]
+                                  [--compact FOLDER] --results FOLDER [--peers FOLDER] [--only PATTERN] [--json]
 
 A folder of data holds train.csv, test.csv and, where the data have one, validation.csv, with the columns text and
 category; that of a teacher a checkpoint of an encoder. The peers' packages live in an environment of their own, made in
@@ -9,9 +9,10 @@ category; that of a teacher a checkpoint of an encoder. The peers' packages live
 
 The work falls into parts, DATA/TEACHER/SYSTEM-SEED, each a JSON file below --results. A part that is there is not done
 again, so the benchmark can be stopped, and run in pieces: --only 'banking77/*/tfidf-*'. The student of seed 0 comes
-from `stillroom run`; those of later seeds learn from the same teacher, split and cache, so that seeds differ in how a
-student is trained and in nothing else. Every figure is of the same test rows. Intervals over seeds are the widest of
-theirs: the least lower bound and the greatest upper bound.
+from `stillroom run`; those of later seeds have its settings, found by a search or not, and learn from the same teacher,
+split and cache, so that seeds differ in how a student is trained and in nothing else. --compact is a smaller pretrained
+encoder, from which searches beside other teachers may start. Every figure is of the same test rows. Intervals over
+seeds are the widest of theirs: the least lower bound and the greatest upper bound.
 
 Each pair of data and teacher has a state folder of its own, so that the checkout's warm store plays no part in how long
 something takes. Where DVC still had a stage in its cache, the time to train is null. No GPU is used.
@@ -72,6 +73,7 @@ def main() -> None:
     for name in EXAMPLES:
         parser.add_argument(f"--{name}", type=Path, metavar="FOLDER")
     parser.add_argument("--teacher", type=Path, action="append", required=True, metavar="FOLDER")
+    parser.add_argument("--compact", type=Path, metavar="FOLDER")
     parser.add_argument("--results", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--peers", type=Path, metavar="FOLDER", help="default, the folder environment of the results")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="parts to be done")
@@ -82,7 +84,8 @@ def main() -> None:
         parser.error(f"no data; give {' or '.join(f'--{name} FOLDER' for name in EXAMPLES)}")
     teachers = {folder.name: folder.absolute() for folder in arguments.teacher}
     results = arguments.results.absolute()
-    workshop = Workshop(results, (arguments.peers or results / "environment").absolute(), data, teachers)
+    compact = arguments.compact and arguments.compact.absolute()
+    workshop = Workshop(results, (arguments.peers or results / "environment").absolute(), data, teachers, compact)
     parts = all_parts(list(data), list(teachers))
     for part in missing(parts, results, arguments.only):
         print(f"{part.name} …", flush=True)
@@ -130,6 +133,7 @@ class Workshop:
     peers: Path
     data: Mapping[str, Path]
     teachers: Mapping[str, Path]
+    compact: Path | None = None
 
     def perform(self, part: Part) -> Found:
         """Do one part; ends the program where a command fails."""
@@ -137,7 +141,9 @@ class Workshop:
         first = workspace = place / f"workspace-{SEEDS[0]}"
         kept = place / f"student-{SEEDS[0]}.json"
         if part.system == "student" and part.seed == SEEDS[0]:
-            command = run_command(EXAMPLES[part.data], self.data[part.data], self.teachers[part.teacher], workspace)
+            teacher = self.teachers[part.teacher]
+            compact = None if self.compact == teacher else self.compact
+            command = run_command(EXAMPLES[part.data], self.data[part.data], teacher, workspace, compact)
             _call(command, ROOT, environment(place), good=(PASSED, REFUSED))
             student = choose(json.loads((workspace / "reports/summary.json").read_text()))
         elif kept.exists():
@@ -183,8 +189,11 @@ def commit() -> str | None:
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
-def run_command(params: str, data: Path, teacher: Path, workspace: Path) -> list[str]:
-    """The run, as a user with local files would call it."""
+def run_command(params: str, data: Path, teacher: Path, workspace: Path, compact: Path | None = None) -> list[str]:
+    """The run, as a user with local files would call it. compact: an encoder that its searches may start from."""
+    from stillroom.files import tree_digest
+    from stillroom.params_file import load_params
+
     own = data / "validation.csv"
     overrides = {
         "data.source": data / "train.csv",
@@ -194,6 +203,12 @@ def run_command(params: str, data: Path, teacher: Path, workspace: Path) -> list
         "teacher.source": teacher,
         "teacher.name": teacher.name,
     }
+    if compact is not None:
+        checkpoint = f"{{source: '{compact}', sha256: {tree_digest(compact)}}}"
+        students = load_params(ROOT / params).students
+        overrides |= {
+            f"students.{name}.checkpoint": checkpoint for name, one in students.items() if one.family == "auto"
+        }
     program = str(Path(sys.executable).with_name("stillroom"))
     command = [program, "run", "--params", params, "--workspace", str(workspace)]
     return [*command, *(word for key, value in overrides.items() for word in ("--set", f"{key}={value}"))]
@@ -207,15 +222,19 @@ def choose(summary: Found) -> str:
 
 
 def train_again(first: Path, workspace: Path, student: str, seed: int, variables: Mapping[str, str]) -> None:
-    """The same student with another seed, from all that stands before it in the first workspace.
+    """The same student with another seed, from all that stands before it in the first workspace; what a search has
+    found is not searched again.
 
     The stages are called by hand: a seed in params.yaml would teach another teacher on another split.
     """
+    from stillroom.files import read_json
     from stillroom.params_file import load_params, write_yaml
 
     rooms = [f"artifacts/{room}" for room in ("split", "grown", "teacher", "cache", "reference")]
     (workspace / "artifacts").mkdir(parents=True, exist_ok=True)
-    write_yaml(load_params(first / "params.yaml", [f"seed={seed}"]), workspace / "params.yaml")
+    found = read_json(first / "artifacts/students" / student / "student.json").get("settings")
+    own = [] if found is None else [f"students={json.dumps({student: found})}"]
+    write_yaml(load_params(first / "params.yaml", [f"seed={seed}", *own]), workspace / "params.yaml")
     for name in ("requirements.lock", *rooms):
         (workspace / name).unlink(missing_ok=True)
         (workspace / name).symlink_to(first / name)

@@ -12,8 +12,11 @@ from benchmarks import peers, students
 from benchmarks.students import Part
 from stillroom import layout
 from stillroom.data.splits import read_split
+from stillroom.files import tree_digest, write_json
+from stillroom.params_file import load_params
 from stillroom.stages.receipt import RECEIPTS_VARIABLE, write_ended, write_started
-from tests.toys import Workspace
+from stillroom.student_params import AutoParams, StaticParams
+from tests.toys import Workspace, write_smaller_checkpoint
 
 LABELS = [0, 1] * 100
 
@@ -241,3 +244,36 @@ def test_validation_rows_are_used_where_the_data_have_some(tmp_path: Path) -> No
     assert "data.validation=null" in given()
     (tmp_path / "validation.csv").touch()
     assert f"data.validation={tmp_path / 'validation.csv'}" in given()
+
+
+def test_a_search_is_given_the_smaller_encoder_and_nothing_else_is(tmp_path: Path) -> None:
+    compact = write_smaller_checkpoint(tmp_path / "compact")
+
+    def checkpoints(students_of: dict[str, Any]) -> list[str]:
+        params = tmp_path / "own.json"
+        params.write_text(json.dumps({"data": {"source": "x"}, "teacher": {"source": "y"}, "students": students_of}))
+        command = students.run_command(str(params), tmp_path, Path("teacher"), tmp_path / "workspace", compact)
+        given = [word.partition("=") for word in command if "checkpoint" in word]
+        overrides = [f"{key}={value}" for key, _, value in given]
+        one = load_params(params, overrides).students["one"]
+        assert [key for key, _, _ in given] == ["students.one.checkpoint"] * len(given)
+        return [one.checkpoint.sha256] if isinstance(one, AutoParams) and one.checkpoint else []
+
+    assert checkpoints({"one": {"family": "auto"}, "two": {"family": "static"}}) == [tree_digest(compact)]
+    assert checkpoints({"one": {"family": "static"}}) == []
+
+
+def test_another_seed_has_the_settings_that_the_first_search_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    found = StaticParams(family="static", epochs=3)
+    write_json(first / "artifacts/students/one/student.json", {"settings": found.model_dump(mode="json")})
+    raw = {"data": {"source": "x"}, "teacher": {"source": "y"}, "students": {"one": {"family": "auto"}}, "seed": 4}
+    write_json(first / "params.yaml", raw)
+    called: list[list[str]] = []
+    monkeypatch.setattr(students, "_call", lambda command, *_: called.append(command[-2:]))
+    students.train_again(first, again, "one", 2, {})
+    params = load_params(again / "params.yaml")
+    assert (params.seed, dict(params.students)) == (2, {"one": found})
+    assert called == [[stage, "one"] for stage in ("distil", "quantise", "evaluate")]
