@@ -21,7 +21,7 @@ class Record(Protocol):
 
 
 def _snapshot(params: Params, workspace: Path) -> object:
-    from stillroom.data.sources import snapshot
+    from stillroom.data.sources.materialise import snapshot
 
     return snapshot(params, workspace)
 

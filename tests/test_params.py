@@ -322,18 +322,22 @@ PINNED: dict[str, Any] = {
         "licence": "CC-BY-4.0",
     },
     "teacher": {"source": "encoder", "sha256": "3" * 64, "name": "big", "licence": "MIT", "epochs": 2},
+    "governance": {"teacher_terms": "allowed", "personal_data": "none", "owner": "we"},
 }
 
 
 @pytest.mark.parametrize(
     ("override", "gone"),
     [
-        ("data.source=b.csv", {"data.sha256", "data.licence"}),
+        ("data.source=b.csv", {"data.sha256", "data.licence", "governance.personal_data"}),
         ("data.validation=b.csv", {"data.validation_sha256"}),
         ("data.test=b.csv", {"data.test_sha256"}),
         ("data.test=null", {"data.test_sha256"}),
         ("data.unlabelled=b.csv", {"data.unlabelled_sha256"}),
-        ("teacher.source=other", {"teacher.sha256", "teacher.name", "teacher.licence"}),
+        (
+            "teacher.source=other",
+            {"teacher.sha256", "teacher.name", "teacher.licence", "governance.teacher_terms"},
+        ),
         ("data.source=a.csv", set()),
         ("teacher.epochs=3", set()),
     ],
@@ -437,6 +441,17 @@ def models(kind: type[BaseModel]) -> set[type[BaseModel]]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= models(field.annotation)
     return found
+
+
+def test_dissent_needs_teachers_and_members_need_fine_tuning() -> None:
+    raw = minimal(students={"a": {"family": "static", "dissent": 0.5}})
+    with pytest.raises(ParamsError, match=r"students\.a\.dissent is 0\.5, and there is one teacher; set teacher\.mem"):
+        validate(raw, "params.yaml")
+    raw["teacher"] |= {"members": 2}
+    assert validate(raw, "params.yaml").teacher.members == 2
+    raw["teacher"] |= {"fine_tune": False}
+    with pytest.raises(ParamsError, match="members above 1 need fine_tune"):
+        validate(raw, "params.yaml")
 
 
 def test_dkd_is_refused_where_a_text_has_several_labels() -> None:

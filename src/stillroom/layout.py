@@ -12,6 +12,8 @@ SPLIT = Path("artifacts/split")
 GROWN = Path("artifacts/grown")
 TEACHER = Path("artifacts/teacher")
 CACHE = Path("artifacts/cache")
+MEMBERS = Path("members")
+"""Below TEACHER and CACHE: a folder for each teacher of an ensemble but the first, by its number."""
 REFERENCE = Path("artifacts/reference")
 STUDENTS = Path("artifacts/students")
 PACKAGES = Path("artifacts/packages")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from stillroom.errors import ParamsError
 from stillroom.gate_params import GateParams
+from stillroom.governance_params import GovernanceParams
 from stillroom.problem import ProblemType
 from stillroom.quantise_params import QuantiseParams
 from stillroom.section import Fraction, Section, Sha256, check_given_name
@@ -76,11 +77,20 @@ class TeacherParams(Section):
     """Dropout while fine-tuning; on a CPU its random numbers cost more than the matrix products."""
     train_embeddings: bool = False
     """Also train the token embedding table: half of a small encoder's parameters."""
+    members: Annotated[int, Field(ge=1, le=9)] = 1
+    """Teachers that are fine-tuned, each with a seed of its own. Students learn from the mean of their logits; the
+    first alone is the teacher that they are judged beside."""
     freeze_layers: Annotated[int, Field(ge=0)] = 0
     """Lower layers, and the embeddings under them, that stay as they are: no backward pass goes through them."""
     batch_tokens: Annotated[int, Field(ge=64)] = 2048
     patience: Annotated[int, Field(ge=1)] = 1
     """Epochs without a better validation accuracy before training stops."""
+
+    @model_validator(mode="after")
+    def _members_differ(self) -> Self:
+        if self.members > 1 and not self.fine_tune:
+            raise ValueError("members above 1 need fine_tune: a checkpoint that is ready is the same each time")
+        return self
 
     @model_validator(mode="after")
     def _table_learns_with_all_above_it(self) -> Self:
@@ -190,6 +200,7 @@ class Params(Section):
     capture: CaptureParams = CaptureParams()
     quantise: QuantiseParams = QuantiseParams()
     gate: GateParams = GateParams()
+    governance: GovernanceParams = GovernanceParams()
     registry: RegistryParams = RegistryParams()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     compute: ComputeParams = ComputeParams()
@@ -248,6 +259,16 @@ class Params(Section):
                 raise ValueError(
                     f"students.{name}.objective is dkd, which sets one class against all others; where a text has "
                     "several labels (data.problem_type), use kl or mse"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _members_may_disagree(self) -> Self:
+        for name, student in self.students.items():
+            if student.family != "auto" and student.dissent > 0 and self.teacher.members == 1:
+                raise ValueError(
+                    f"students.{name}.dissent is {student.dissent:g}, and there is one teacher; set teacher.members to "
+                    "two or more, or dissent to 0"
                 )
         return self
 

@@ -37,11 +37,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 _TOLD_OF: Mapping[str, tuple[str, ...]] = {
-    "data.source": ("sha256", "licence"),
-    "data.validation": ("validation_sha256",),
-    "data.test": ("test_sha256",),
-    "data.unlabelled": ("unlabelled_sha256",),
-    "teacher.source": ("sha256", "name", "licence"),
+    "data.source": ("data.sha256", "data.licence", "governance.personal_data"),
+    "data.validation": ("data.validation_sha256",),
+    "data.test": ("data.test_sha256",),
+    "data.unlabelled": ("data.unlabelled_sha256",),
+    "teacher.source": ("teacher.sha256", "teacher.name", "teacher.licence", "governance.teacher_terms"),
 }
 """Keys that tell of what stands at an address, and of no other."""
 
@@ -49,7 +49,7 @@ _TOLD_OF: Mapping[str, tuple[str, ...]] = {
 def merged(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of `raw` with every `dotted.key=value` applied; an empty mapping grows on the way.
 
-    An address that changes takes along what `raw` tells of the old one: its digest, its licence, its name.
+    An address that changes takes along what `raw` tells of the old one: its digest, its licence, its name, its terms.
     """
     from copy import deepcopy
 
@@ -60,7 +60,9 @@ def merged(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         before = result.get(section)
         if dotted in _TOLD_OF and isinstance(before, dict) and before.get(key) != value:
             for told in _TOLD_OF[dotted]:
-                before.pop(told, None)
+                holder, _, name = told.partition(".")
+                if isinstance(result.get(holder), dict):
+                    result[holder].pop(name, None)
     for dotted, value, override in given:
         node = result
         *parents, key = dotted.split(".")

@@ -172,3 +172,22 @@ def test_vectors_of_another_width_are_refused(write: Write) -> None:
     ensemble = Ensemble([one, other])
     with pytest.raises(InputError, match="its embedding has another width than that of the first teacher"):
         ensemble.read("embedding", ensemble.locate(KEYS, "texts"))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_disagreement_runs_from_one_answer_to_as_many_as_there_are_teachers(write: Write, several: bool) -> None:
+    sure = np.where(np.eye(3) > 0, 30.0, -30.0)
+    alike, apart = np.tile(sure[0], (6, 1)), [np.tile(row, (6, 1)) for row in sure]
+    for count, said in ((2, apart[:2]), (3, apart)):
+        ensemble = Ensemble([write(one, several=several) for one in said])
+        most = 1.0 if count == 2 or not several else (2 / 9) / 0.25
+        np.testing.assert_allclose(ensemble.disagreement(ensemble.locate(KEYS, "texts")), most, atol=1e-5)
+    ensemble = Ensemble([write(alike, several=several) for _ in range(3)])
+    np.testing.assert_allclose(ensemble.disagreement(ensemble.locate(KEYS, "texts")), 0.0, atol=1e-6)
+
+
+@given(weights=weights)
+def test_disagreement_is_a_share(three: list[Reader], weights: list[float]) -> None:
+    ensemble = Ensemble(three, weights)
+    found = ensemble.disagreement(ensemble.locate(KEYS, "texts"))
+    assert ((found >= 0) & (found <= 1)).all()

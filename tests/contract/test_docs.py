@@ -10,6 +10,8 @@ import pytest
 import typer
 
 from stillroom.cli.main import app
+from stillroom.governance.rules import load
+from stillroom.governance_params import GovernanceParams
 from stillroom.params import json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,22 @@ def test_every_command_of_the_cli_is_described() -> None:
         assert f"`stillroom {name}`" in page
         for inner in getattr(command, "commands", ()):
             assert f"`{inner}" in page.partition(f"## `stillroom {name}`")[2]
+
+
+def test_rules_and_keys_of_governance_are_described_as_they_are() -> None:
+    page = (ROOT / "docs" / "reference" / "governance.md").read_text(encoding="utf-8")
+    told = page.partition("## Rules")[2]
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+?) \| (\w+) \| .+ \|$", told, re.MULTILINE)
+    assert rows == [
+        (
+            rule.name,
+            "; ".join(f"`{fact}` {' or '.join(words)}" for fact, words in rule.when.facts.items()),
+            "always" if rule.always else rule.severity,
+        )
+        for rule in load().rules
+    ]
+    keys = page.partition("## What is declared")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", keys, re.MULTILINE) == list(GovernanceParams.model_fields)
 
 
 def test_the_schema_on_disk_is_the_code_s() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from stillroom import layout
-from stillroom.data.sources import snapshot
 from stillroom.data.sources.address import parse
+from stillroom.data.sources.materialise import snapshot
 from stillroom.data.splits import read_snapshot
 from stillroom.params_file import load_params
 from stillroom.stages import ingest, split

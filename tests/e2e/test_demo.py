@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.data.sources import fetch
+from stillroom.data.sources.fetching import fetch
 from stillroom.params_file import load_params
 from tests.e2e.conftest import ROOT, make_checkout
 

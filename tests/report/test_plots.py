@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stillroom.governance_params import GovernanceParams
 from stillroom.report.material import Bins, Material, StudentMaterial
 from stillroom.report.plots import condensed, plots, shortened
 from stillroom.report.style import DARK, LIGHT
@@ -40,6 +41,8 @@ def material(names: tuple[str, ...] = ("a", "b", "c")) -> Material:
         teacher_reliability=bins,
         teacher_history=history,
         students=[student, replace(student, name="bad")],
+        governance=GovernanceParams(),
+        findings=[],
     )
 
 

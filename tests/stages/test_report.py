@@ -14,6 +14,7 @@ from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.export.runtime import read_manifest
 from stillroom.files import file_digests, read_json, write_json
+from stillroom.governance_params import GovernanceParams
 from stillroom.params import GateParams, Params
 from stillroom.stages import report, select
 from tests.report.workspaces import params_of, write_workspace
@@ -142,6 +143,40 @@ def test_the_card_tells_what_a_user_must_know(done: Path) -> None:
         assert told in text
     assert "do not use it" not in text
     assert "did not pass the gate (FAIL)" in (done / layout.RELEASE / "bad/MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_declarations_and_the_rules_that_they_break_are_told_as_evidence(params: Params) -> None:
+    told = {"ai_act": "high", "owner": "Fraud | <desk>", "policy": "stop", "review_by": "2020-01-31"}
+    report.run(params.model_copy(update={"governance": GovernanceParams.model_validate(told)}))
+    page = (layout.REPORT / "report.html").read_text(encoding="utf-8")
+    text = (layout.REPORT / "report.md").read_text(encoding="utf-8")
+    card = (layout.RELEASE / "good/MODEL_CARD.md").read_text(encoding="utf-8")
+    for place in (page, text, card):
+        assert "evidence for the people who decide, not legal advice" in place
+        assert "is for a person to decide" in place
+        assert "high-risk-without-use" in place
+        assert "personal-data-unknown" in place
+        assert "high-risk-without-owner" not in place
+        assert "2020-01-31" in place
+        assert "review-passed" not in place, "it would not be the same bytes on another day"
+    assert "<dt>Owner</dt><dd>Fraud | &lt;desk&gt;</dd>" in page
+    assert "- owner: Fraud | <desk>\n" in text
+    assert "| owner | Fraud \\| <desk> |\n" in card
+    assert "| lawful basis | not declared |\n" in card
+    Page().feed(page)
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome"), [("stop", "These declarations break no rule."), ("off", "The checks are off but for one")]
+)
+def test_a_run_in_order_says_so(params: Params, policy: str, outcome: str) -> None:
+    told = {"policy": policy, "teacher_terms": "allowed", "personal_data": "none"}
+    report.run(params.model_copy(update={"governance": GovernanceParams.model_validate(told)}))
+    for place in (layout.REPORT / "report.html", layout.REPORT / "report.md", layout.RELEASE / "bad/MODEL_CARD.md"):
+        told_there = place.read_text(encoding="utf-8")
+        assert outcome in told_there
+        assert "breaks the rule" not in told_there
+        assert "for a person to decide" not in told_there
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(done: Path) -> None:

@@ -35,17 +35,17 @@ def test_soft_targets_are_the_divergence_from_the_teacher_times_temperature_squa
         p = [math.exp(value / temperature) for value in teacher]
         q = [math.exp(value / temperature) for value in student]
         expected += sum(a / sum(p) * math.log((a / sum(p)) / (b / sum(q))) for a, b in zip(p, q, strict=True))
-    found = float(soft_target_loss(STUDENT, TEACHER, temperature))
+    found = float(soft_target_loss(STUDENT, TEACHER, temperature).mean())
     assert found == pytest.approx(expected / 6 * temperature**2, rel=1e-4)
 
 
 def test_who_answers_as_the_teacher_up_to_a_constant_has_no_loss_and_anyone_else_some() -> None:
-    assert float(soft_target_loss(TEACHER + 5, TEACHER, 2.0)) == pytest.approx(0, abs=1e-6)
-    assert float(soft_target_loss(STUDENT, TEACHER, 2.0)) > 0.01
+    assert float(soft_target_loss(TEACHER + 5, TEACHER, 2.0).mean()) == pytest.approx(0, abs=1e-6)
+    assert float(soft_target_loss(STUDENT, TEACHER, 2.0).mean()) > 0.01
 
 
 def test_hard_and_soft_are_mixed_by_weight() -> None:
-    hard, soft = F.cross_entropy(STUDENT, LABELS), soft_target_loss(STUDENT, TEACHER, 2.0)
+    hard, soft = F.cross_entropy(STUDENT, LABELS), soft_target_loss(STUDENT, TEACHER, 2.0).mean()
     for weight in (0.0, 0.25, 1.0):
         found = distillation_loss(STUDENT, LABELS, TEACHER, settings(hard_weight=weight), 0.5)
         assert float(found) == pytest.approx(float(weight * hard + (1 - weight) * soft), rel=1e-6)
@@ -62,7 +62,9 @@ def test_a_row_without_a_label_hears_the_teacher_alone() -> None:
     labelled = some != NO_LABEL
     hard = F.cross_entropy(STUDENT[labelled], some[labelled], reduction="sum") / 6
     found = distillation_loss(STUDENT, some, TEACHER, settings(hard_weight=0.25), 0.0)
-    assert float(found) == pytest.approx(float(0.25 * hard + 0.75 * soft_target_loss(STUDENT, TEACHER, 2.0)), rel=1e-6)
+    assert float(found) == pytest.approx(
+        float(0.25 * hard + 0.75 * soft_target_loss(STUDENT, TEACHER, 2.0).mean()), rel=1e-6
+    )
     none = torch.full((6,), NO_LABEL)
     assert float(distillation_loss(STUDENT, none, TEACHER, settings(hard_weight=1.0), 0.0)) == 0.0
 
@@ -83,9 +85,9 @@ def test_the_logits_loss_is_their_mean_squared_difference_but_for_a_rows_constan
     for student, teacher in zip(STUDENT.tolist(), TEACHER.tolist(), strict=True):
         of_student, of_teacher = sum(student) / 4, sum(teacher) / 4
         expected += sum((a - of_student - b + of_teacher) ** 2 for a, b in zip(student, teacher, strict=True))
-    assert float(logit_loss(STUDENT, TEACHER)) == pytest.approx(expected / 24, rel=1e-5)
+    assert float(logit_loss(STUDENT, TEACHER).mean()) == pytest.approx(expected / 24, rel=1e-5)
     shifts = torch.arange(6.0).unsqueeze(1)
-    assert float(logit_loss(TEACHER + shifts, TEACHER)) == pytest.approx(0, abs=1e-10)
+    assert float(logit_loss(TEACHER + shifts, TEACHER).mean()) == pytest.approx(0, abs=1e-10)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -93,33 +95,35 @@ def test_the_decoupled_parts_weighed_by_the_teachers_doubt_are_the_divergence_ro
     doubt = 1 - F.softmax(TEACHER / temperature, dim=1)[torch.arange(6), LABELS]
     for row in range(6):
         one = slice(row, row + 1)
-        found = decoupled_loss(STUDENT[one], TEACHER[one], LABELS[one], temperature, float(doubt[row]))
-        assert float(found) == pytest.approx(float(soft_target_loss(STUDENT[one], TEACHER[one], temperature)), rel=1e-4)
+        found = decoupled_loss(STUDENT[one], TEACHER[one], LABELS[one], temperature, float(doubt[row])).mean()
+        assert float(found) == pytest.approx(
+            float(soft_target_loss(STUDENT[one], TEACHER[one], temperature).mean()), rel=1e-4
+        )
 
 
 def test_beta_weighs_what_the_other_classes_share_among_themselves() -> None:
     of_others = TEACHER.clone()
     others = ~F.one_hot(LABELS, 4).bool()
     of_others[others] = TEACHER[others].view(6, 3).flip(1).flatten()  # the same sum, shared out in another way
-    low, high = (float(decoupled_loss(of_others, TEACHER, LABELS, 2.0, beta)) for beta in (1.0, 3.0))
+    low, high = (float(decoupled_loss(of_others, TEACHER, LABELS, 2.0, beta).mean()) for beta in (1.0, 3.0))
     assert low > 0.01
     assert high == pytest.approx(3 * low, rel=1e-4)
-    assert float(decoupled_loss(TEACHER + 5, TEACHER, LABELS, 2.0, 8.0)) == pytest.approx(0, abs=1e-5)
+    assert float(decoupled_loss(TEACHER + 5, TEACHER, LABELS, 2.0, 8.0).mean()) == pytest.approx(0, abs=1e-5)
 
 
 def test_two_classes_have_no_others_to_share_among() -> None:
     student, teacher, labels = STUDENT[:, :2], TEACHER[:, :2], LABELS % 2
-    expected = float(soft_target_loss(student, teacher, 2.0))
+    expected = float(soft_target_loss(student, teacher, 2.0).mean())
     for beta in (1.0, 8.0):
-        assert float(decoupled_loss(student, teacher, labels, 2.0, beta)) == pytest.approx(expected, rel=1e-4)
+        assert float(decoupled_loss(student, teacher, labels, 2.0, beta).mean()) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("objective", "soft"),
     [
-        ("kl", soft_target_loss(STUDENT, TEACHER, 3.0)),
-        ("mse", logit_loss(STUDENT, TEACHER)),
-        ("dkd", decoupled_loss(STUDENT, TEACHER, LABELS, 3.0, 5.0)),
+        ("kl", soft_target_loss(STUDENT, TEACHER, 3.0).mean()),
+        ("mse", logit_loss(STUDENT, TEACHER).mean()),
+        ("dkd", decoupled_loss(STUDENT, TEACHER, LABELS, 3.0, 5.0).mean()),
     ],
 )
 def test_the_objective_says_how_the_teacher_is_imitated(objective: str, soft: torch.Tensor) -> None:
@@ -130,7 +134,7 @@ def test_the_objective_says_how_the_teacher_is_imitated(objective: str, soft: to
 def test_without_a_label_the_teachers_first_class_is_the_target() -> None:
     given = settings(objective="dkd", hard_weight=0.0, dkd_beta=5.0)
     found = distillation_loss(STUDENT, torch.full((6,), NO_LABEL), TEACHER, given, 0.0)
-    assert float(found) == float(decoupled_loss(STUDENT, TEACHER, TEACHER.argmax(dim=1), 2.0, 5.0))
+    assert float(found) == float(decoupled_loss(STUDENT, TEACHER, TEACHER.argmax(dim=1), 2.0, 5.0).mean())
 
 
 @pytest.mark.parametrize(("progress", "temperature", "weight"), [(0.0, 4.0, 0.2), (0.25, 3.25, 0.35), (1.0, 1.0, 0.8)])
@@ -215,11 +219,11 @@ def test_decisions_diverge_like_distributions_over_two_classes(temperature: floa
             torch.stack([torch.zeros(6), STUDENT[:, c]], dim=1),
             torch.stack([torch.zeros(6), TEACHER[:, c]], dim=1),
             temperature,
-        )
+        ).mean()
         for c in range(4)
     )
-    torch.testing.assert_close(soft_decision_loss(STUDENT, TEACHER, temperature), expected)
-    assert float(soft_decision_loss(TEACHER, TEACHER, temperature)) == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(soft_decision_loss(STUDENT, TEACHER, temperature).mean(), expected)
+    assert float(soft_decision_loss(TEACHER, TEACHER, temperature).mean()) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_constant_in_all_logits_counts_where_classes_are_decided_alone() -> None:
@@ -238,7 +242,9 @@ def test_several_labels_are_learned_by_the_sum_of_their_decisions() -> None:
     torch.testing.assert_close(distillation_loss(STUDENT, SEVERAL, None, settings(), 0.5), expected)
     for weight in (0.0, 0.25, 1.0):
         found = distillation_loss(STUDENT, SEVERAL, TEACHER, settings(hard_weight=weight), 0.5)
-        torch.testing.assert_close(found, weight * expected + (1 - weight) * soft_decision_loss(STUDENT, TEACHER, 2.0))
+        torch.testing.assert_close(
+            found, weight * expected + (1 - weight) * soft_decision_loss(STUDENT, TEACHER, 2.0).mean()
+        )
 
 
 def test_only_the_decisions_that_a_sure_teacher_contradicts_are_doubted() -> None:
@@ -247,3 +253,17 @@ def test_only_the_decisions_that_a_sure_teacher_contradicts_are_doubted() -> Non
     doubted = torch.zeros(6, 4)
     doubted[0, 1] = doubted[3, 1] = 1.0
     torch.testing.assert_close(contradicted(SEVERAL, teacher)[SEVERAL != NO_LABEL], doubted[SEVERAL != NO_LABEL])
+
+
+@pytest.mark.parametrize("labels", [LABELS, SEVERAL])
+def test_a_text_that_teachers_disagree_on_weighs_less_by_that(labels: torch.Tensor) -> None:
+    disagreement = torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0, 0.25])
+    told = settings(dissent=0.5)
+    found = distillation_loss(STUDENT, labels, TEACHER, told, 0.5, disagreement)
+    alone = [
+        distillation_loss(STUDENT[row : row + 1], labels[row : row + 1], TEACHER[row : row + 1], told, 0.5)
+        for row in range(6)
+    ]
+    torch.testing.assert_close(found, ((1 - 0.5 * disagreement) * torch.stack(alone)).mean())
+    unweighted = distillation_loss(STUDENT, labels, TEACHER, settings(), 0.5, disagreement)
+    torch.testing.assert_close(unweighted, distillation_loss(STUDENT, labels, TEACHER, settings(), 0.5))

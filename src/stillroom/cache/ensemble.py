@@ -10,6 +10,8 @@ from stillroom.cache.reader import Ints, Reader
 from stillroom.errors import InputError
 from stillroom.problem import ProblemType, chosen_by, probabilities
 
+_ROWS_AT_ONCE = 65_536
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -53,11 +55,23 @@ class Ensemble:
 
     def variance(self, positions: Ints) -> Floats:
         """Weighted variance of the teachers' probabilities, summed over classes, [n]: 0 where all say the same."""
-        every = [probabilities(reader.read("logits", at), self._problem) for reader, at in self._each(positions)]
-        shares, weights = np.stack(every), self._weights[:, None, None]
-        mean = (weights * shares).sum(axis=0)
-        spread: Floats = (weights * (shares - mean) ** 2).sum(axis=(0, 2))
-        return spread
+        return np.asarray(self._spread(positions).sum(axis=1))
+
+    def disagreement(self, positions: Ints) -> Floats:
+        """How far the teachers are from one answer, [n]: 0 where all say the same, 1 where they differ as they can.
+
+        Their variance ÷ that of so many sure teachers with equal weights who all choose other classes; where a text may
+        have several labels, that of the label on which they differ most, of which half are for and half against.
+        """
+        found = np.empty(len(positions), dtype=np.float32)
+        for start in range(0, len(positions), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            spread = self._spread(positions[part])
+            if self._problem == "single_label":
+                found[part] = np.minimum(spread.sum(axis=1) / (1 - 1 / max(len(self._readers), 2)), 1.0)
+            else:
+                found[part] = spread.max(axis=1) / 0.25
+        return found
 
     def vote_entropy(self, positions: Ints) -> Floats:
         """Entropy in nats of the teachers' weighted votes for a class, [n] (Dagan and Engelson, 1995).
@@ -70,6 +84,12 @@ class Ensemble:
         share = (votes[..., :, None] == votes[..., None, :]) @ self._weights
         entropy: Floats = -(np.log(np.maximum(share, 1e-12)) * self._weights).sum(axis=-1)
         return entropy if entropy.ndim == 1 else entropy.sum(axis=1)
+
+    def _spread(self, positions: Ints) -> Floats:
+        """Weighted variance of the teachers' probability of every class, [n, classes]."""
+        every = [probabilities(reader.read("logits", at), self._problem) for reader, at in self._each(positions)]
+        shares, weights = np.stack(every), self._weights[:, None, None]
+        return np.asarray((weights * (shares - (weights * shares).sum(axis=0)) ** 2).sum(axis=0))
 
     def _each(self, positions: Ints) -> list[tuple[Reader, Ints]]:
         return [(reader, positions[:, number]) for number, reader in enumerate(self._readers)]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillroom.cache.audit import Audit
-from stillroom.cache.capture import Captured
 from stillroom.cache.identity import Fingerprint, folder_name
 from stillroom.cache.root import TEACHER
 from stillroom.cache.store import Store
@@ -17,8 +16,8 @@ from stillroom.storage.address import parse
 
 log = logging.getLogger("stillroom")
 
-Fill = Callable[[Path, str | None], Captured]
-"""Computes what a store lacks for the transfer set of the workspace: `capture` with its root and shared storage."""
+Fill = Callable[[Path, str | None], int]
+"""Computes what a store (its root, its shared storage) lacks for the transfer set of the workspace; so many entries."""
 
 
 @dataclass(frozen=True)
@@ -56,4 +55,4 @@ def _repaired(found: Audit, fields: Fingerprint, root: Path, shared: str | None,
     storage = open_storage(found.address)
     for name in found.manifests:
         storage.remove(name)
-    return Repaired(found.address, fill(root, shared).computed if fill else None)
+    return Repaired(found.address, fill(root, shared) if fill else None)

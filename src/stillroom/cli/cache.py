@@ -283,7 +283,7 @@ def _checked(folder: str | None, store: str | None, workspace: Path | None) -> l
     if folder is not None:
         return folders(folder.rstrip("/") or folder)
     snapshot, address = _place(workspace) / layout.CACHE, _store(store)
-    here = [str(snapshot)] if snapshot.is_dir() else []
+    here = [str(path) for path in (snapshot, *sorted((snapshot / layout.MEMBERS).glob("*"))) if path.is_dir()]
     if store is None and here and not Path(address).is_dir():
         return here
     return [*here, *folders(address)]
@@ -302,22 +302,21 @@ def _repair(audits: "Iterable[Audit]", workspace: Path | None, store: str | None
     place, params, teacher = _place(workspace), _params(workspace), _teacher(workspace)
 
     @cache
-    def fill(root: Path, shared: str | None) -> "Captured":
+    def captured(root: Path, shared: str | None) -> "list[Captured]":
         changed = params.capture.model_copy(update={"store": shared or params.capture.store})
         return capture.fill(params.model_copy(update={"capture": changed}), place, root)
 
+    def fill(root: Path, shared: str | None) -> int:
+        return sum(one.computed for one in captured(root, shared))
+
     snapshot = (place / layout.CACHE).resolve()
     said: list[str] = []
-    for one in sorted(damaged, key=lambda one: _is(one.address, snapshot)):
-        if _is(one.address, snapshot):
+    for one in sorted(damaged, key=lambda one: _within(one.address, snapshot)):
+        if _within(one.address, snapshot):
             address = _store(store)
-            whole = (
-                fill(Path(address), None)
-                if isinstance(parse(address), Path)
-                else fill(layout.state() / "cache", address)
-            )
-            capture.publish(whole, params, place)
-            said.append(f"{one.address}: written anew from the store; {whole.computed} entries were computed for it")
+            where = (Path(address), None) if isinstance(parse(address), Path) else (layout.state() / "cache", address)
+            capture.publish(captured(*where), params, place)
+            said.append(f"{one.address}: written anew from the store; {fill(*where)} entries were computed for it")
             continue
         done = repair(one, teacher, fill)
         said.append(
@@ -331,8 +330,8 @@ def _repair(audits: "Iterable[Audit]", workspace: Path | None, store: str | None
     return said
 
 
-def _is(address: str, folder: Path) -> bool:
-    return "://" not in address and Path(address).resolve() == folder
+def _within(address: str, folder: Path) -> bool:
+    return "://" not in address and Path(address).resolve().is_relative_to(folder)
 
 
 def _print_compared(one: str, other: str, *, as_json: bool) -> None:

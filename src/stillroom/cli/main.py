@@ -272,7 +272,7 @@ def source(
 ) -> None:
     """Fetch, check and version the raw data, and pin the teacher, so that `dvc repro` can run."""
     from stillroom import layout
-    from stillroom.data.sources import digest_of
+    from stillroom.data.sources.fetching import digest_of
     from stillroom.files import read_json
     from stillroom.params_file import load_params
     from stillroom.pipeline.versioning import version_data

@@ -61,7 +61,7 @@ def version_data(workspace: Workspace, snapshot: Snapshot | None = None) -> Data
     """
     started = time.monotonic()
     if snapshot is None:
-        from stillroom.data.sources import snapshot as fetched
+        from stillroom.data.sources.materialise import snapshot as fetched
 
         snapshot = fetched
     snapshot(workspace.params, workspace.path)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillroom.report import words
+from stillroom.report.declared import declarations
 from stillroom.report.material import Material, StudentMaterial
 from stillroom.report.page import class_rows, render
 
@@ -26,6 +27,7 @@ def card(material: Material, student: StudentMaterial) -> str:
         "teacher_source": material.teacher_source,
         "teacher_licence": material.teacher_licence or "not declared",
         "data_licence": material.data_licence or "not declared",
+        "governance": declarations(material),
         "classes": class_rows(material, student),
         "limits": limits(material, student),
         "share": words.percent(figures["params"] / teacher["params"]),

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillroom.governance.check import Finding
+from stillroom.governance_params import GovernanceParams
 from stillroom.problem import ProblemType
 
 Ints = NDArray[np.int64]
@@ -50,7 +52,10 @@ class StudentMaterial:
 
 @dataclass(frozen=True)
 class Material:
-    """A run. `summary` is reports/summary.json, `snapshot` the manifest of the split, both as JSON."""
+    """A run. `summary` is reports/summary.json, `snapshot` the manifest of the split, both as JSON.
+
+    findings: rules that the declarations in `governance` and of the licences break by themselves.
+    """
 
     summary: Mapping[str, Any]
     snapshot: Mapping[str, Any]
@@ -61,6 +66,8 @@ class Material:
     teacher_reliability: Bins
     teacher_history: History
     students: Sequence[StudentMaterial]
+    governance: GovernanceParams
+    findings: Sequence[Finding]
 
     @property
     def problem_type(self) -> ProblemType:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.report import words
+from stillroom.report.declared import declarations
 from stillroom.report.material import Material, StudentMaterial
 from stillroom.report.table import columns, headline, rungs
 from stillroom.report.table import markdown as table_markdown
@@ -131,6 +132,7 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
         "data_licence": material.data_licence or "not declared",
         "teacher_licence": material.teacher_licence or "not declared",
         "teacher_source": material.teacher_source,
+        "governance": declarations(material),
     }
 
 

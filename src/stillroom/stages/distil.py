@@ -10,7 +10,7 @@ from stillroom import compute, layout
 from stillroom.cache.manifest import FIRST
 from stillroom.code import code_digest
 from stillroom.data.grown import read_grown
-from stillroom.data.sources import checkpoint_folder
+from stillroom.data.sources.teacher import checkpoint_folder
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, sha256_file
@@ -22,7 +22,7 @@ from stillroom.students.material import Material, Start, gather
 from stillroom.students.search import Asked, Found, Search
 from stillroom.students.shortlist import levels
 from stillroom.students.trial import STUDENT, Trials
-from stillroom.teacher.model import WEIGHTS, load_teacher, read_description
+from stillroom.teacher.model import WEIGHTS, load_teacher, members_of, read_description
 from stillroom.training import Scratch, training_key
 
 log = logging.getLogger("stillroom")
@@ -96,7 +96,8 @@ class _Room:
         self._grown = read_grown(layout.GROWN)
         self._gathered: dict[tuple[object, ...], Material] = {}
         files = (layout.TEACHER / WEIGHTS, layout.CACHE / FIRST)
-        self.inputs = [read_snapshot(layout.SPLIT).sha256, *map(sha256_file, files)]
+        members = (layout.CACHE / layout.MEMBERS / member.name / FIRST for member in members_of(layout.TEACHER))
+        self.inputs = [read_snapshot(layout.SPLIT).sha256, *map(sha256_file, (*files, *members))]
         self.precision = compute.precision(params.compute)
 
     def key(self, what: str, settings: Section | None) -> str:

@@ -15,7 +15,7 @@ from stillroom import compute, layout
 from stillroom.data.grown import read_texts, write_grown
 from stillroom.data.growth import Grown, Proposals, grow
 from stillroom.data.manifest import UNLABELLED
-from stillroom.data.sources import teacher_folder
+from stillroom.data.sources.teacher import teacher_folder
 from stillroom.data.splits import Rows, read_snapshot, read_split
 from stillroom.files import sha256_file
 from stillroom.params import Params

@@ -17,6 +17,7 @@ from stillroom.files import atomic_folder, read_json
 from stillroom.gate.evidence import Evidence, read_evidence
 from stillroom.gate.metrics import per_class, reliability
 from stillroom.gate.verdict import read_gate_report
+from stillroom.governance.check import assess
 from stillroom.params import Params
 from stillroom.report.card import card
 from stillroom.report.material import Bins, Material, StudentMaterial
@@ -70,6 +71,8 @@ def gather(params: Params) -> Material:
         teacher_reliability=_bins(first, "teacher"),
         teacher_history=read_json(layout.TEACHER / "teacher.json")["history"],
         students=[_student(name, found, summary) for name, found in evidence.items()],
+        governance=params.governance,
+        findings=assess(params),
     )
 
 

@@ -89,7 +89,9 @@ class StudentLearner(Learner):
     def imitation(self, logits: torch.Tensor, batch: Any) -> torch.Tensor:
         """The loss that every family has."""
         progress = min(1.0, self.global_step / max(1, self.total_steps - 1))
-        return distillation_loss(logits.float(), batch["label"], batch.get("logits"), self.settings, progress)
+        answers = batch.get("logits")
+        told = (self.settings, progress, batch.get("disagreement"))
+        return distillation_loss(logits.float(), batch["label"], answers, *told)
 
     def predict_logits(self, batch: Any) -> torch.Tensor:
         return self.logits_of(batch)

@@ -12,33 +12,34 @@ _CONFIDENT = 0.9
 def soft_target_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """KL divergence from the teacher's softened answer, times temperature² (Hinton et al., arXiv 1503.02531).
 
-    Logits [rows, classes] of both; mean over rows.
+    Logits [rows, classes] of both; [rows].
     """
     student_log = F.log_softmax(student / temperature, dim=1)
     teacher_log = F.log_softmax(teacher / temperature, dim=1)
-    return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
+    return _divergence(student_log, teacher_log) * temperature**2
 
 
 def soft_decision_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """The same where every class is decided by itself: KL divergence of each decision, added up over the classes.
 
-    Logits [rows, classes] of both, each through a sigmoid; mean over rows.
+    Logits [rows, classes] of both, each through a sigmoid; [rows].
     """
     student, teacher = student / temperature, teacher / temperature
     target = torch.sigmoid(teacher)
-    crossed, own = (F.binary_cross_entropy_with_logits(it, target, reduction="sum") for it in (student, teacher))
-    return (crossed - own) / len(student) * temperature**2
+    crossed, own = (F.binary_cross_entropy_with_logits(it, target, reduction="none") for it in (student, teacher))
+    return (crossed - own).sum(dim=1) * temperature**2
 
 
 def logit_loss(student: torch.Tensor, teacher: torch.Tensor, several: bool = False) -> torch.Tensor:
     """Mean squared difference of logits, as Kim et al. advise for clean labels (arXiv 2105.08919).
 
     Logits [rows, classes] of both, each less its row's mean, which no probability depends on unless a row has several
-    labels.
+    labels; [rows].
     """
     if several:  # added up over the classes, as the labels' loss is
-        return F.mse_loss(student, teacher, reduction="sum") / len(student)
-    return F.mse_loss(student - student.mean(dim=1, keepdim=True), teacher - teacher.mean(dim=1, keepdim=True))
+        return F.mse_loss(student, teacher, reduction="none").sum(dim=1)
+    student, teacher = (logits - logits.mean(dim=1, keepdim=True) for logits in (student, teacher))
+    return F.mse_loss(student, teacher, reduction="none").mean(dim=1)
 
 
 def decoupled_loss(
@@ -47,7 +48,7 @@ def decoupled_loss(
     """The two parts of the KL divergence with weights of their own, times temperature² (DKD, arXiv 2203.08679).
 
     The first compares how much goes to the target class; the second, how the rest is shared out among the others,
-    which plain KL weighs by 1 − the teacher's confidence. target: class ids [rows]; beta: weight of the second.
+    which plain KL weighs by 1 − the teacher's confidence. target: class ids [rows]; beta: weight of the second; [rows].
     """
     of_target = F.one_hot(target, student.shape[1]).bool()
 
@@ -59,10 +60,7 @@ def decoupled_loss(
         return torch.cat([mine, rest], dim=1), F.log_softmax(others, dim=1)
 
     student_parts, teacher_parts = parts(student), parts(teacher)
-    first, second = (
-        F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
-        for ours, theirs in zip(student_parts, teacher_parts, strict=True)
-    )
+    first, second = (_divergence(*both) for both in zip(student_parts, teacher_parts, strict=True))
     return (first + beta * second) * temperature**2
 
 
@@ -72,19 +70,22 @@ def distillation_loss(
     teacher: torch.Tensor | None,
     settings: StudentParams,
     progress: float,
+    disagreement: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Imitation of the teacher and hard labels mixed; without a teacher, the labels alone.
 
     Logits [rows, classes] of both; labels as in stillroom.supervision. progress: share of the training that is
-    done, by which temperature and mixing move. A row without a label adds 0 to the labels' part.
+    done, by which temperature and mixing move. disagreement: of an ensemble of teachers, 0 to 1 [rows]. A row
+    without a label adds 0 to the labels' part.
     """
     several = labels.dim() == 2
-    unsummed = label_loss(student, labels)
+    hard = label_loss(student, labels)
     if teacher is None:
-        return mean_over_rows(unsummed)
+        return mean_over_rows(hard)
     if settings.doubt:
-        unsummed = unsummed * (1 - settings.doubt * contradicted(labels, teacher))
-    hard = mean_over_rows(unsummed)
+        hard = hard * (1 - settings.doubt * contradicted(labels, teacher))
+    if several:
+        hard = hard.sum(dim=1)
     weight = _moved(settings.hard_weight, settings.final_hard_weight, progress)
     temperature = _moved(settings.temperature, settings.final_temperature, progress)
     if settings.objective == "mse":
@@ -94,7 +95,13 @@ def distillation_loss(
         soft = decoupled_loss(student, teacher, target, temperature, settings.dkd_beta)
     else:
         soft = (soft_decision_loss if several else soft_target_loss)(student, teacher, temperature)
-    return weight * hard + (1 - weight) * soft
+    loss = weight * hard + (1 - weight) * soft
+    return (loss if disagreement is None else loss * (1 - settings.dissent * disagreement)).mean()
+
+
+def _divergence(student_log: torch.Tensor, teacher_log: torch.Tensor) -> torch.Tensor:
+    """KL divergence of log-probabilities [rows, classes], [rows]."""
+    return F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=1)
 
 
 def contradicted(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from stillroom import layout
 from stillroom.batching import Tokens, load_tokeniser, tokenise
 from stillroom.cache.column import Column, TokenColumn
+from stillroom.cache.ensemble import Ensemble
 from stillroom.cache.identity import check_same, entry_keys, fingerprint
 from stillroom.cache.reader import Reader
 from stillroom.data.splits import Rows
@@ -25,6 +28,7 @@ from stillroom.teacher.model import (
     Pooling,
     load_encoder,
     load_teacher,
+    members_of,
 )
 from stillroom.teacher.tokeniser import pad_id, read_tokeniser
 from stillroom.training import ByRow
@@ -77,14 +81,14 @@ def gather(
     from tokenizers import Tokenizer
 
     model, description = load_teacher(teacher)
-    reader = Reader.open(cache)
-    found = reader.manifest.fingerprint
-    check_same(found, fingerprint(teacher, found.get("precision", ""), found.get("signals", {})), cache)
-    reader.verify()
+    reader = _answers(teacher, cache)
     for name in signals:
         reader.signal(name)
     transfer = [*train.text, *grown]
-    positions = reader.locate(entry_keys(transfer), "texts of the transfer set")
+    members = [_answers(member, cache / layout.MEMBERS / member.name) for member in members_of(teacher)]
+    ensemble = Ensemble([reader, *members])
+    every = ensemble.locate(entry_keys(transfer), "texts of the transfer set")
+    positions = every[:, 0]
     original = load_tokeniser(teacher / TOKENISER, description.max_length)
     if start is not None:
         model, description, original = _started(start, description, settings.max_length)
@@ -100,7 +104,10 @@ def gather(
     tokens = tokenise(trimmed, transfer, settings.max_length)
     columns: dict[str, ByRow] = {}
     for name in signals:
-        if reader.signal(name).layer is None:
+        if name == "logits" and members:
+            columns[name] = Column(ensemble, name, every)
+            columns["disagreement"] = torch.from_numpy(ensemble.disagreement(every))
+        elif reader.signal(name).layer is None:
             columns[name] = Column(reader, name, positions)
         else:
             theirs = tokenise(original, transfer, description.max_length)
@@ -118,6 +125,15 @@ def gather(
         columns,
         trimming(original, trimmed, validation.text),
     )
+
+
+def _answers(teacher: Path, cache: Path) -> Reader:
+    """The answers of a teacher. Raises StaleCache if they are another's."""
+    reader = Reader.open(cache)
+    found = reader.manifest.fingerprint
+    check_same(found, fingerprint(teacher, found.get("precision", ""), found.get("signals", {})), cache)
+    reader.verify()
+    return reader
 
 
 def _started(start: Start, teacher: Description, max_length: int) -> tuple[Classifier, Description, Any]:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from stillroom import layout
 from stillroom.data.labels import check_labels
 from stillroom.errors import InputError
 from stillroom.files import read_json, write_json
@@ -236,6 +237,11 @@ def read_description(folder: Path) -> Description:
         raise InputError(
             f"{folder / DESCRIPTION}: not the description of a teacher; run the stage teach again"
         ) from error
+
+
+def members_of(folder: Path) -> list[Path]:
+    """Folders of the other teachers of an ensemble, below that of the first, in their order."""
+    return sorted((folder / layout.MEMBERS).glob("*"), key=lambda path: int(path.name))
 
 
 def load_teacher(folder: Path) -> tuple[Classifier, Description]:

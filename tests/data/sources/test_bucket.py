@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.data.sources import bucket as bucket_module
-from stillroom.data.sources import fetch
+from stillroom.data.sources.fetching import fetch
 from stillroom.errors import InputError
 
 

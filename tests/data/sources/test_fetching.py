@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.data.sources import fetch, snapshot
+from stillroom.data.sources.fetching import fetch
+from stillroom.data.sources.materialise import snapshot
 from stillroom.errors import InputError
 from stillroom.files import tree_digest
 from stillroom.params import Params

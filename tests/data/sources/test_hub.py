@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.data.sources import fetch
+from stillroom.data.sources.fetching import fetch
 from stillroom.errors import InputError, TryAgain
 
 CHECKPOINT = {

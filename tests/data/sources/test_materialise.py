@@ -1,5 +1,7 @@
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,10 +11,12 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from stillroom.data.sources import checkpoint_folder, snapshot
 from stillroom.data.sources.disk import RESERVE_BYTES
+from stillroom.data.sources.materialise import snapshot
+from stillroom.data.sources.teacher import checkpoint_folder
 from stillroom.errors import InputError
 from stillroom.files import file_digests, sha256_file, tree_digest
+from stillroom.governance_params import GovernanceParams
 from stillroom.params import GrowthParams, Method, Params
 from stillroom.student_params import Student
 
@@ -113,6 +117,73 @@ def test_an_encoder_that_students_start_from_is_fetched_and_checked_before_anyth
     shutil.copyfile(teacher / "model.safetensors", own / "model.safetensors")
     assert snapshot(params(digest), workspace).changed
     assert checkpoint_folder("nowhere", digest, "test") == own
+
+
+def governed(params: Params, licence: str | None = None, **declared: str) -> Params:
+    """The params with these declarations, and with this licence of the teacher."""
+    teacher = params.teacher.model_copy(update={"licence": licence})
+    return params.model_copy(update={"governance": GovernanceParams.model_validate(declared), "teacher": teacher})
+
+
+def test_a_rule_that_stops_writes_nothing_and_is_asked_after_all_was_fetched(
+    make_params: MakeParams, rows_csv: Path, state: Path, workspace: Path
+) -> None:
+    personal = governed(make_params(), personal_data="personal", policy="off")
+    with pytest.raises(InputError, match=r"^governance: a rule stops .*personal-data-without-dpia") as caught:
+        snapshot(personal, workspace)
+    assert caught.value.exit_code == 2
+    with pytest.raises(InputError, match="demands 0000"):
+        snapshot(governed(make_params(sha256="0" * 64), personal_data="personal"), workspace)
+    rows_csv.write_text("text,label\nx,a\ny,a\n")
+    with pytest.raises(InputError, match=r"^governance: "):
+        snapshot(personal, workspace)
+    assert list(workspace.iterdir()) == []
+
+
+def test_declarations_are_asked_anew_where_data_and_teacher_are_laid_out_already(
+    make_params: MakeParams, state: Path, workspace: Path
+) -> None:
+    snapshot(make_params(), workspace)
+    before = listing(workspace)
+    with pytest.raises(InputError, match="personal-data-without-dpia"):
+        snapshot(governed(make_params(), personal_data="personal"), workspace)
+    assert listing(workspace) == before
+    assert not snapshot(governed(make_params(), personal_data="personal", dpia="DPIA-7"), workspace).changed
+
+
+@pytest.mark.parametrize("part", ["teacher", "students.own.checkpoint"])
+def test_a_licence_is_compared_with_the_checkpoint_s_own_card(
+    part: str,
+    make_params: MakeParams,
+    teacher: Path,
+    tmp_path: Path,
+    state: Path,
+    workspace: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = Path(shutil.copytree(teacher, tmp_path / "own"))
+    carried = {"teacher": teacher, "students.own.checkpoint": own}[part]
+    (carried / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# A model\n")
+
+    def params(licence: str, policy: str) -> Params:
+        told = {"source": str(own), "sha256": tree_digest(own), "licence": licence}
+        student = TypeAdapter(Student).validate_python({"family": "pretrained", "checkpoint": told})
+        run = governed(
+            make_params(licence="MIT"), licence, policy=policy, teacher_terms="allowed", personal_data="none"
+        )
+        return run.model_copy(update={"students": {"own": student}})
+
+    told = rf"licence-differs-from-card: {part}\.licence is MIT, .* says cc-by-nc-4\.0;"
+    with pytest.raises(InputError, match=f"^governance: a rule stops .*: {told}"):
+        snapshot(params("MIT", "stop"), workspace)
+    assert list(workspace.iterdir()) == []
+    with caplog.at_level(logging.WARNING, "stillroom"):
+        assert snapshot(params("MIT", "warn"), workspace).changed
+    assert len([record for record in caplog.records if re.search(told, record.getMessage())]) == 1
+    caplog.clear()
+    (carried / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    snapshot(params("MIT", "stop"), workspace)
+    assert caplog.records == []
 
 
 def test_nothing_is_touched_when_nothing_changed(make_params: MakeParams, state: Path, workspace: Path) -> None:
@@ -270,7 +341,7 @@ def test_an_unchanged_snapshot_imports_nothing_heavy(make_params: MakeParams, st
     snapshot(params, workspace)
     code = (
         "import sys; from pathlib import Path; from stillroom.params import Params; "
-        "from stillroom.data.sources import checkpoint_folder, snapshot; "
+        "from stillroom.data.sources.materialise import snapshot; "
         f"params = Params.model_validate_json({params.model_dump_json()!r}); "
         f"assert not snapshot(params, Path({str(workspace)!r})).changed; "
         "print({'pandas', 'pyarrow', 'torch', 'boto3', 'huggingface_hub', 'scipy'} & set(sys.modules))"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from stillroom.data.sources import fetch, teacher_folder
-from stillroom.data.sources.teacher import TeacherPin, check_teacher
+from stillroom.data.sources.fetching import fetch
+from stillroom.data.sources.teacher import TeacherPin, check_teacher, teacher_folder
 from stillroom.errors import InputError
 from stillroom.files import file_digests, tree_digest, write_json
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.data.sources import fetch
+from stillroom.data.sources.fetching import fetch
 from stillroom.errors import InputError, TryAgain
 
 ROWS = b"text,label\n" + b"some text,a\n" * 1000

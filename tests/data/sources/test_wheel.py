@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from stillroom import layout
-from stillroom.data.sources import fetch, wheel
+from stillroom.data.sources import wheel
 from stillroom.data.sources.address import WheelMember, parse
+from stillroom.data.sources.fetching import fetch
 from stillroom.errors import InputError, TryAgain
 from stillroom.files import tree_digest
 

@@ -1,5 +1,6 @@
 """Snapshot: everything that a run reads, fetched, checked and laid into its workspace."""
 
+import datetime
 import logging
 import shutil
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from stillroom.data.sources.store import Store
 from stillroom.data.sources.teacher import TeacherPin, check_teacher, labels_of
 from stillroom.errors import InputError, TryAgain
 from stillroom.files import atomic_folder, read_json, sha256_file, write_json
+from stillroom.governance.card import read_card
+from stillroom.governance.check import assess, enforce
 from stillroom.params import DataParams, Params
 from stillroom.student_params import AutoParams, PretrainedParams
 
@@ -35,8 +38,8 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     """Fetch data and teacher and lay sources/data and sources/teacher.json into the workspace.
 
     Everything is fetched and checked before anything is written, and only what differs is written, whole.
-    Raises InputError and TryAgain as `fetch` does, and InputError for rows that ingest would refuse, a broken
-    checkpoint, a ready one with other labels, or a disk without room for the run.
+    Raises InputError and TryAgain as `fetch` does, and InputError for a rule of governance that stops, rows that
+    ingest would refuse, a broken checkpoint, a ready one with other labels, or a disk without room for the run.
     """
     addresses = _addresses(params.data)
     teacher_address = parse(params.teacher.source, "teacher.source")
@@ -47,7 +50,9 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
             for split, (what, address, sha256) in addresses.items()
         }
         teacher = fetch_into(store, teacher_address, params.teacher.sha256, "teacher.source", scratch)
-        _check_checkpoints(params, store, scratch)
+        starts = _checkpoints(params, store, scratch)
+    cards = {part: read_card(folder) for part, folder in {"teacher": teacher.path, **starts}.items()}
+    enforce(assess(params, cards, datetime.datetime.now(datetime.UTC).date()))
     source = _source(files, params.data.licence)
     pin = TeacherPin(
         uri=params.teacher.source,
@@ -72,14 +77,18 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     return Snapshot(data, pin_path, source, pin, changed)
 
 
-def _check_checkpoints(params: Params, store: Store, scratch: Path) -> None:
+def _checkpoints(params: Params, store: Store, scratch: Path) -> dict[str, Path]:
     """Fetch and check the encoders that students start from; their digests are in params, so none needs a pin."""
+    folders = {}
     for name, student in params.students.items():
         if isinstance(student, PretrainedParams | AutoParams) and student.checkpoint is not None:
-            what = f"students.{name}.checkpoint.source"
+            part = f"students.{name}.checkpoint"
+            what = f"{part}.source"
             address = parse(student.checkpoint.source, what)
             found = fetch_into(store, address, student.checkpoint.sha256, what, scratch)
             check_teacher(found.path, f"{what}: {shown(address.uri)}")
+            folders[part] = found.path
+    return folders
 
 
 def _addresses(data: DataParams) -> dict[str, tuple[str, Address, str | None]]:
