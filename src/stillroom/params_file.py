@@ -37,7 +37,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 _TOLD_OF: Mapping[str, tuple[str, ...]] = {
-    "data.source": ("data.sha256", "data.licence", "governance.personal_data"),
+    "data.source": (
+        "data.sha256",
+        "data.licence",
+        *(f"governance.{key}" for key in ("personal_data", "lawful_basis", "dpia", "intended_use")),
+    ),
     "data.validation": ("data.validation_sha256",),
     "data.test": ("data.test_sha256",),
     "data.unlabelled": ("data.unlabelled_sha256",),

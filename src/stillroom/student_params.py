@@ -30,7 +30,8 @@ class StudentParams(Section):
     doubt: Share = 0.0
     """Share of its weight that a label loses where the teacher is sure of another class (nine tenths or more)."""
     dissent: Share = 0.0
-    """Share of its weight that a text loses where the members of the teacher disagree as much as they can."""
+    """Share of the weight of its label and its answer that a text loses where the members of the teacher disagree as
+    much as they can."""
     averaging: Fraction = 0.0
     """Decay of a moving average of the weights, which is validated and kept in their place; 0 keeps the last ones."""
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128

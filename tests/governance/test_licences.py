@@ -47,7 +47,16 @@ def test_slips_are_told_with_what_was_meant(given: str, near: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["proprietary", "Reuters-21578, research use", "gemma", "llama3.1", "openrail", "LicenseRef-ours", "our own terms"],
+    [
+        "proprietary",
+        "UNLICENSED",
+        "Reuters-21578, research use",
+        "gemma",
+        "llama3.1",
+        "openrail",
+        "LicenseRef-ours",
+        "our own terms",
+    ],
 )
 def test_words_of_ones_own_are_left_alone(words: str) -> None:
     assert misspelt(words) is None

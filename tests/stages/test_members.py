@@ -1,5 +1,6 @@
 """An ensemble of teachers: each its own, all heard by the students, the first alone the teacher of everything else."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ from safetensors.numpy import load_file
 
 from stillroom import layout
 from stillroom.cache.identity import entry_keys
+from stillroom.cache.manifest import FIRST
 from stillroom.cache.reader import Reader
 from stillroom.data.splits import read_split
-from stillroom.files import sha256_file
+from stillroom.files import read_json, sha256_file
 from stillroom.students.material import gather
 from tests.conftest import enter, run_stage
 from tests.toys import Workspace, write_workspace
@@ -89,3 +91,15 @@ def test_answers_of_another_teacher_than_the_member_are_refused(
     shutil.copytree(member(layout.CACHE, 1), member(layout.CACHE, 2))
     assert run_stage(monkeypatch, "distil", "static") == 2
     assert "members/2" in caplog.text
+
+
+def test_growth_in_steps_asks_the_first_alone_and_lineage_names_the_others(
+    own: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.override("growth.factor=auto")
+    for stage in (("grow",), ("capture",), ("distil", "static")):
+        assert run_stage(monkeypatch, *stage) == 0, stage
+    lineage = read_json(layout.STUDENTS / "static" / "student.json")["lineage"]
+    manifests = [sha256_file(member(layout.CACHE, number) / FIRST) for number in range(3)]
+    assert lineage["cache"] == manifests[0]
+    assert lineage["members"] == hashlib.sha256("".join(manifests[1:]).encode()).hexdigest()

@@ -60,18 +60,17 @@ class Ensemble:
     def disagreement(self, positions: Ints) -> Floats:
         """How far the teachers are from one answer, [n]: 0 where all say the same, 1 where they differ as they can.
 
-        Their variance ÷ that of so many sure teachers with equal weights who all choose other classes; where a text may
-        have several labels, that of the label on which they differ most, of which half are for and half against.
+        Their variance ÷ that of so many sure teachers of equal weight who are spread over the classes as evenly as can
+        be; where a text may have several labels, that of the label on which they differ most, for it or against.
         """
+        several = self._problem == "multi_label"
         found = np.empty(len(positions), dtype=np.float32)
         for start in range(0, len(positions), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             spread = self._spread(positions[part])
-            if self._problem == "single_label":
-                found[part] = np.minimum(spread.sum(axis=1) / (1 - 1 / max(len(self._readers), 2)), 1.0)
-            else:
-                found[part] = spread.max(axis=1) / 0.25
-        return found
+            most = _greatest_variance(len(self._readers), 2 if several else spread.shape[1])
+            found[part] = spread.max(axis=1) / (most / 2) if several else spread.sum(axis=1) / most
+        return np.minimum(found, 1.0)
 
     def vote_entropy(self, positions: Ints) -> Floats:
         """Entropy in nats of the teachers' weighted votes for a class, [n] (Dagan and Engelson, 1995).
@@ -93,3 +92,9 @@ class Ensemble:
 
     def _each(self, positions: Ints) -> list[tuple[Reader, Ints]]:
         return [(reader, positions[:, number]) for number, reader in enumerate(self._readers)]
+
+
+def _greatest_variance(teachers: int, classes: int) -> float:
+    """Of so many sure teachers of equal weight, summed over the classes; 1 for one teacher, who has none."""
+    share = np.bincount(np.arange(teachers) % classes, minlength=classes) / teachers
+    return float((share * (1 - share)).sum()) or 1.0

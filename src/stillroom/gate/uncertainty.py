@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from stillroom.gate.metrics import Floats, Ints, calibration_gaps
 from stillroom.gate.statistics import Cells
 
-_BATCH = 100
+_VALUES = 5_000_000
+"""Resampled values that are held at a time."""
 
 
 def mcnemar(sample: Cells) -> tuple[int, int, float]:
@@ -45,15 +46,25 @@ def ece_bounds(
     if len(gaps) == 1:
         return float(np.abs(gaps).sum()), 0.0, 1.0
 
+    one_bin = bool((np.count_nonzero(gaps, axis=1) <= 1).all())  # so it is unless a row has several decisions
+    bins, inside, gap = gaps.shape[1], np.abs(gaps).argmax(axis=1), gaps.sum(axis=1)
+
     def error(rows: NDArray[np.intp], axis: int = -1) -> Floats:
-        return np.asarray(np.abs(gaps[rows].mean(axis=rows.ndim - 1)).sum(axis=-1))
+        drawn = np.atleast_2d(rows)
+        if one_bin:
+            place = inside[drawn] + bins * np.arange(len(drawn))[:, None]
+            sums = np.bincount(place.ravel(), gap[drawn].ravel(), bins * len(drawn)).reshape(-1, bins)
+        else:
+            sums = gaps[drawn].sum(axis=1)
+        found: Floats = np.abs(sums / drawn.shape[1]).sum(axis=1)
+        return found if rows.ndim > 1 else found[0]
 
     place = np.arange(len(gaps))
     upper = bootstrap(
         (place,),
         error,
         n_resamples=resamples,
-        batch=_BATCH,
+        batch=max(1, _VALUES // gaps.size),
         vectorized=True,
         confidence_level=2.0 * confidence - 1.0,
         method="percentile",

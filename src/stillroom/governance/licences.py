@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 _NEAR = 0.8
 _OPERATORS = re.compile(r"\s+(?:AND|OR|WITH)\s+|[()]")
+_PROPRIETARY = ("unlicensed",)
+"""What npm calls it; SPDX's Unlicense is the contrary."""
 _FAMILIES = ("agpl", "bsd", "cc", "gpl", "lgpl")
 """Names on the Hugging Face hub that leave the version open."""
 
@@ -20,7 +22,7 @@ def canonical(text: str) -> str:
 
 def misspelt(text: str) -> str | None:
     """The nearest SPDX identifier to the first part of an expression that is none but looks like one."""
-    if _spdx(text):
+    if _spdx(text) or text.strip().lower() in _PROPRIETARY:
         return None
     known = _identifiers()
     for part in _OPERATORS.split(text):

@@ -58,7 +58,8 @@ def metadata(material: Material, student: StudentMaterial) -> str:
         )
         for name, kind in told.items()
     ]
-    base, dataset = _hub_name(material.teacher_source), _hub_name(data)
+    start = student.checkpoint["source"] if student.checkpoint else material.teacher_source
+    base, dataset = _hub_name(start), _hub_name(data)
     block: Any = ModelCardData(
         model_name=student.name,
         license="other",

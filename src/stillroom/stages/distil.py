@@ -1,5 +1,6 @@
 """distil: split, grown texts, teacher and its cached answers → one student and its baseline without a teacher."""
 
+import hashlib
 import logging
 from functools import partial
 from typing import Any
@@ -58,6 +59,8 @@ def run(params: Params, item: str) -> dict[str, float]:
         trained[variant], histories[variant] = room.train(settings, variant, scratches[-1])
         seconds[variant] = lap()
     lineage = {"teacher": room.inputs[1], "cache": room.inputs[2], "code": code_digest()}
+    if members := room.inputs[3:]:
+        lineage["members"] = hashlib.sha256("".join(members).encode()).hexdigest()
     if isinstance(settings, PretrainedParams):
         told["checkpoint"] = settings.checkpoint.model_dump(mode="json")
         lineage["checkpoint"] = settings.checkpoint.sha256

@@ -87,7 +87,8 @@ def _until_it_pays_no_more(
         store = layout.state() / "cache"
         answers = capture(teacher, heard, params.capture, store, params.seed, params.compute).reader.folder
         settings = probe_settings(factor, teacher.max_length)
-        material = gather(layout.TEACHER, answers, train, texts, validation, settings, False, ("logits",))
+        told = settings, False, ("logits",)
+        material = gather(layout.TEACHER, answers, train, texts, validation, *told, members=False)
         heard_key = hashlib.sha256(entry_keys(texts).tobytes()).hexdigest()[:32]
         scratch = Scratch(f"{tried.key}/{factor}-{heard_key}")
         return scored(material, settings, train, validation, factor, params.seed, params.compute, scratch)

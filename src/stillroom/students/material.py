@@ -76,8 +76,12 @@ def gather(
     special_tokens: bool,
     signals: tuple[str, ...],
     start: Start | None = None,
+    members: bool = True,
 ) -> Material:
-    """Read what a student needs. Raises StaleCache if the answers are not this teacher's, InputError if some lack."""
+    """Read what a student needs. start: what it is made from, if not the teacher; members: hear all of an ensemble.
+
+    Raises StaleCache if the answers are not this teacher's, InputError if some lack.
+    """
     from tokenizers import Tokenizer
 
     model, description = load_teacher(teacher)
@@ -85,8 +89,8 @@ def gather(
     for name in signals:
         reader.signal(name)
     transfer = [*train.text, *grown]
-    members = [_answers(member, cache / layout.MEMBERS / member.name) for member in members_of(teacher)]
-    ensemble = Ensemble([reader, *members])
+    others = members_of(teacher) if members else []
+    ensemble = Ensemble([reader, *(_answers(one, cache / layout.MEMBERS / one.name) for one in others)])
     every = ensemble.locate(entry_keys(transfer), "texts of the transfer set")
     positions = every[:, 0]
     original = load_tokeniser(teacher / TOKENISER, description.max_length)
@@ -104,7 +108,7 @@ def gather(
     tokens = tokenise(trimmed, transfer, settings.max_length)
     columns: dict[str, ByRow] = {}
     for name in signals:
-        if name == "logits" and members:
+        if name == "logits" and others:
             columns[name] = Column(ensemble, name, every)
             columns["disagreement"] = torch.from_numpy(ensemble.disagreement(every))
         elif reader.signal(name).layer is None:

@@ -69,7 +69,7 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     if changed:
         _check_rows(files, params, teacher.path)
         data_bytes = sum(size_on_disk(fetched.path) for fetched in files.values())
-        ensure_room(layout.state(), workspace, size_on_disk(teacher.path), data_bytes)
+        ensure_room(layout.state(), workspace, params.teacher.members * size_on_disk(teacher.path), data_bytes)
     if stale_data:
         _lay(files, source, data)
     if stale_pin:
