@@ -253,19 +253,16 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _recipes_suit_the_problem(self) -> Self:
+    def _recipes_suit_data_and_teacher(self) -> Self:
         for name, student in self.students.items():
-            if self.data.problem_type == "multi_label" and student.family != "auto" and student.objective == "dkd":
+            if student.family == "auto":
+                continue
+            if self.data.problem_type == "multi_label" and student.objective == "dkd":
                 raise ValueError(
                     f"students.{name}.objective is dkd, which sets one class against all others; where a text has "
                     "several labels (data.problem_type), use kl or mse"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _members_may_disagree(self) -> Self:
-        for name, student in self.students.items():
-            if student.family != "auto" and student.dissent > 0 and self.teacher.members == 1:
+            if student.dissent > 0 and self.teacher.members == 1:
                 raise ValueError(
                     f"students.{name}.dissent is {student.dissent:g}, and there is one teacher; set teacher.members to "
                     "two or more, or dissent to 0"

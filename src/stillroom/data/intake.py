@@ -34,12 +34,12 @@ def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested
     described: dict[str, dict[str, Any]] = {}
     findings: list[str] = []
     first_row = 0
+    separator = data.label_separator if data.problem_type == "multi_label" else None
     for split in SPLITS:
         if split not in files:
             continue
         shown, path = files[split]
         table = read_table(path, data.text, data.label, shown)
-        separator = data.label_separator if data.problem_type == "multi_label" else None
         examples[split] = check_rows(table, data.max_chars, first_row, separator)
         first_row += len(examples[split])
         findings += [f"{split}: {finding}" for finding in table.findings]

@@ -89,9 +89,8 @@ class StudentLearner(Learner):
     def imitation(self, logits: torch.Tensor, batch: Any) -> torch.Tensor:
         """The loss that every family has."""
         progress = min(1.0, self.global_step / max(1, self.total_steps - 1))
-        answers = batch.get("logits")
-        told = (self.settings, progress, batch.get("disagreement"))
-        return distillation_loss(logits.float(), batch["label"], answers, *told)
+        heard = {"teacher": batch.get("logits"), "disagreement": batch.get("disagreement")}
+        return distillation_loss(logits.float(), batch["label"], settings=self.settings, progress=progress, **heard)
 
     def predict_logits(self, batch: Any) -> torch.Tensor:
         return self.logits_of(batch)
