@@ -1,14 +1,13 @@
 """`stillroom gate power`: what it prints of planned and of present test rows, and what it refuses."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stillroom import layout
-from stillroom.cli import main as cli
+from tests.cli.conftest import Call
 from tests.gate.evaluations import write_split
 
 
@@ -24,28 +23,10 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Call":
-    return Call(monkeypatch, capsys)
-
-
-class Call:
-    """`call(arguments)`: exit code, stdout and stderr of `stillroom gate power`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["stillroom", "gate", "power", *map(str, arguments)])
-        code = cli.run_cli()
-        told = self._capsys.readouterr()
-        return code, told.out, told.err
-
-
 def test_a_plan_is_judged_without_any_workspace(call: Call, params: Path) -> None:
-    plan = ("--params", params, "--rows", 300, "--classes", 3, "--runs", 20)
+    plan = ("gate", "power", "--params", params, "--rows", 300, "--classes", 3, "--runs", 20)
     code, out, err = call(*plan, "--json")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, [])
     told = json.loads(out)
     assert (told["test_rows"], told["classes"], told["runs"]) == (300, 3, 20)
     accuracy = told["metrics"]["accuracy"]
@@ -53,7 +34,7 @@ def test_a_plan_is_judged_without_any_workspace(call: Call, params: Path) -> Non
     assert accuracy["false_pass_rate"] <= 0.25
     assert 0.9 < accuracy["least_retention"]["0.8"] <= accuracy["least_retention"]["0.95"] <= 1.0
     code, out, err = call(*plan)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, [])
     assert f"{accuracy['least_retention']['0.8']:.4f}" in out
     assert "300 test rows of 3 classes" in out
 
@@ -61,8 +42,8 @@ def test_a_plan_is_judged_without_any_workspace(call: Call, params: Path) -> Non
 def test_the_present_split_is_judged_by_its_own_classes(call: Call, params: Path, tmp_path: Path) -> None:
     write_split(tmp_path / layout.SPLIT, np.repeat([0, 1, 2, 3], [100, 60, 36, 4]))
     both = ("--set", "gate.retention.macro_f1=0.8")
-    code, out, err = call("--params", params, "--workspace", tmp_path, "--runs", 20, "--json", *both)
-    assert (code, err) == (0, "")
+    code, out, err = call("gate", "power", "--params", params, "--workspace", tmp_path, "--runs", 20, "--json", *both)
+    assert (code, err) == (0, [])
     told = json.loads(out)
     assert (told["test_rows"], told["classes"]) == (200, 4)
     assert told["metrics"]["accuracy"]["copy_pass_rate"] == 1.0
@@ -82,6 +63,6 @@ def test_the_present_split_is_judged_by_its_own_classes(call: Call, params: Path
     ],
 )
 def test_refused_in_one_line(call: Call, params: Path, arguments: list[object], told: str) -> None:
-    code, out, err = call("--params", params, *arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert told in err
+    code, out, err = call("gate", "power", "--params", params, *arguments)
+    assert (code, out, len(err)) == (2, "", 1), err
+    assert told in err[0]

@@ -15,6 +15,7 @@ from stillroom.cli import main as cli
 from stillroom.doctor import Finding
 from stillroom.files import tree_digest
 from stillroom.params import json_schema
+from tests.cli.conftest import Call
 from tests.pipeline.project import Project
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
@@ -30,32 +31,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "STILLROOM_RECEIPTS", "STILLROOM_EVENTS"):
         monkeypatch.delenv(name, raising=False)
     return made
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Call":
-    """Call the command line in this process."""
-    return Call(monkeypatch, capsys)
-
-
-class Call:
-    """`call(arguments)`: exit code, stdout and the lines of stderr."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, list[str]]:
-        self._monkeypatch.setattr(sys, "argv", ["stillroom", *arguments])
-        code = cli.run_cli()
-        told = self._capsys.readouterr()
-        return code, told.out, told.err.splitlines()
-
-    def refused(self, *arguments: str) -> str:
-        """The one line of a refusal that printed nothing else."""
-        code, out, lines = self(*arguments)
-        assert (code, out, len(lines)) == (2, "", 1), lines
-        assert lines[0].startswith("stillroom: ")
-        return lines[0]
 
 
 FINDINGS = [Finding("python", "ok", "3.11.9"), Finding("disk", "warn", "3 GiB free", "free some space")]
