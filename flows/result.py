@@ -46,7 +46,9 @@ def in_markdown(result: Mapping[str, Any]) -> str:
             cells = [shown, str(verdict), metric, _number(bounds.get("point"))]
             cells.append(f"{_number(bounds.get('lower'))} … {_number(bounds.get('upper'))}")
             lines.append(f"| {' | '.join(cells)} |")
-    return f"{result['told']}\n\n" + "\n".join(lines) + "\n"
+    change = (result.get("recorded") or {}).get("change")
+    told = [str(result["told"]), *([f"Since the champion before: {change}"] if change else [])]
+    return "\n\n".join(told) + "\n\n" + "\n".join(lines) + "\n"
 
 
 def _number(value: float | None) -> str:

@@ -65,6 +65,8 @@ class GateParams(Section):
     max_peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
     max_ece: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Budget for the expected calibration error."""
+    max_flip_rate: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    """Share of test answers that may differ from the champion's; a student beyond it is not promoted by itself."""
 
     @model_validator(mode="after")
     def _slices_have_floors(self) -> Self:

@@ -21,6 +21,8 @@ EVALUATIONS = Path("artifacts/evaluations")
 SUMMARY = Path("reports/summary.json")
 GATE_REPORTS = Path("reports/gate")
 REPORT = Path("reports/report")
+CHANGE = Path("reports/change.json")
+"""Written when a run is recorded, since it tells of the registry; no stage's out."""
 RELEASE = Path("release")
 
 STATE_VARIABLE = "STILLROOM_STATE"

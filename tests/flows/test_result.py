@@ -40,3 +40,9 @@ def test_the_table_has_a_row_for_each_student_and_marks_the_selected() -> None:
     assert lines[2] == "| student | verdict | guarded metric | retention | 97.5 % bounds |"
     assert "| **small** | PASS | accuracy | 0.9800 | 0.9710 … 0.9900 |" in lines
     assert "| tall | INCONCLUSIVE | – | – | – … – |" in lines
+
+
+def test_what_changed_since_the_champion_is_told_where_there_was_one() -> None:
+    changed = result("small", []) | {"recorded": {"change": "1.00% of 200 test answers change"}}
+    assert "Since the champion before: 1.00% of 200 test answers change" in in_markdown(changed).splitlines()
+    assert "champion" not in in_markdown(result("small", []) | {"recorded": {"change": None}})

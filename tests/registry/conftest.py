@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from stillroom import layout
+from stillroom.data.examples import Examples, Splits
+from stillroom.data.manifest import DataSource, FileSource
+from stillroom.data.splits import read_split, write_splits
 from stillroom.export.package import relist, write_package
+from stillroom.export.predictions import write_predictions
+from stillroom.export.runtime import Package
 from stillroom.files import sha256_file, write_json
 from stillroom.params import Params, validate
 from stillroom.pipeline.outcome import StageOutcome
@@ -21,6 +26,7 @@ from stillroom.stages.receipt import Receipt
 
 LABELS = ("bad", "good")
 WORDS = ("[UNK]", "awful", "poor", "great", "fine")
+ROWS = {"train": 80, "validation": 10, "test": 10}
 
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates; neither is ours.
@@ -138,7 +144,11 @@ class Workspace:
             "teacher": {"metrics": {"accuracy": 0.96}},
             "speedup": {"vs_torch_fp32": 100.0, "vs_onnx_int8": 20.0},
         }
-        write_json(self.root / layout.EVALUATIONS / student / "evaluation.json", evaluation)
+        folder = self.root / layout.EVALUATIONS / student
+        write_json(folder / "evaluation.json", evaluation)
+        test = read_split(self.root / layout.SPLIT, "test")
+        answered = Package.load(self.root / layout.RELEASE / student).predict(test.text)
+        write_predictions(folder / "predictions.parquet", test, {"student": answered})
         write_json(self.root / layout.PACKAGES / student / "student/stillroom.json", manifest)
         curve = [{"epoch": n, "train_loss": 1.0 / n, "validation_accuracy": 0.9 + n / 100} for n in (1, 2, 3)]
         write_json(
@@ -201,6 +211,12 @@ class Workspace:
         return StageOutcome(address, executed, f"{address}-{gate}", 2.0, receipt if executed else None)
 
 
+def rows(count: int) -> Examples:
+    """Rows of one word each: the packages know the first four, and say "good" of the fifth by their bias alone."""
+    words = [(*WORDS[1:], "unheard")[number % 5] for number in range(count)]
+    return Examples(list(range(count)), words, ["bad" if word in WORDS[1:3] else "good" for word in words])
+
+
 def make_workspace(root: Path, raw: Mapping[str, Any] | None = None) -> Workspace:
     """A workspace with a split, a teacher and a report, and no student yet."""
     raw = raw or {
@@ -210,13 +226,8 @@ def make_workspace(root: Path, raw: Mapping[str, Any] | None = None) -> Workspac
         "registry": {"model": "toy", "experiment": "toy"},
     }
     params = validate(raw, "test")
-    snapshot = {
-        "sha256": "a" * 64,
-        "rows": {"train": 80, "validation": 10, "test": 10},
-        "dropped": {"exact_duplicates": 1},
-        "source": {"train": {"uri": "rows.csv", "sha256": "b" * 64}},
-    }
-    write_json(root / layout.SPLIT / "snapshot.json", snapshot)
+    source = DataSource(train=FileSource(uri="rows.csv", sha256="b" * 64, file="rows.csv"))
+    write_splits(Splits({name: rows(count) for name, count in ROWS.items()}), source, [], root / layout.SPLIT)
     history = [{"epoch": 1, "train_loss": 0.5, "validation_accuracy": 0.95, "seconds": 1.0}]
     teacher = {
         "name": "toy",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stillroom import layout
+from stillroom.data.splits import read_snapshot
 from stillroom.errors import InputError, TryAgain
 from stillroom.registry import ledger, promotion, record, runs, tracking, versions
 from stillroom.registry.marker import RecordedRun
@@ -93,8 +94,9 @@ def test_a_run_is_recorded_whole(state: Path, workspace: Any) -> None:
     assert "| static | PASS |" in parent.data.tags["mlflow.note.content"]
     data = {found.dataset.name: found.dataset for found in parent.inputs.dataset_inputs}
     assert set(data) == {"rows.train", "rows.validation", "rows.test"}
-    assert data["rows.test"].digest == "a" * 36
-    assert json.loads(data["rows.test"].source)["sha256"] == "a" * 64
+    sha256 = read_snapshot(workspace.root / layout.SPLIT).sha256
+    assert data["rows.test"].digest == sha256[:36]
+    assert json.loads(data["rows.test"].source)["sha256"] == sha256
     files = {file.path for file in tracker.client.list_artifacts(recorded.run_id)}
     assert {"report", "summary.json", "pipeline"} <= files
     child = tracker.client.get_run(parent.data.tags["stage.distil.static"])

@@ -120,6 +120,8 @@ def _print_result(workspace: Path, result: dict[str, Any]) -> None:
     if model:
         champion = recorded.get("champion")
         print(f"{'registry':12s} {model}: champion is version {champion or '– (none)'}; see them with `stillroom ui`")
+    if recorded.get("change"):
+        print(f"{'change':12s} since the champion before: {recorded['change']}")
     if result["selected"]:
         package = _relative(workspace / layout.RELEASE / result["selected"])
         print(f"{'try it':12s} stillroom predict --package {package} 'a text of yours'")

@@ -11,17 +11,17 @@ from stillroom.files import atomic_folder, sha256_file
 from stillroom.registry import versions
 from stillroom.registry.model import fetch
 from stillroom.registry.promotion import check
-from stillroom.registry.tracking import connect
+from stillroom.registry.tracking import Tracker, connect
 from stillroom.registry.versions import Version
 
 
-def champion_package(model: str, version: str = versions.CHAMPION) -> Path:
+def champion_package(model: str, version: str = versions.CHAMPION, *, tracker: Tracker | None = None) -> Path:
     """The verified package of models:/MODEL@ALIAS or a version number, downloaded once to the state folder.
 
     Raises InputError where the registry has no such alias or version or its package is damaged, GateRefused
     where the alias champion stands at a version without its proof.
     """
-    tracker = connect()
+    tracker = tracker or connect()
     found = versions.resolve(tracker, model, version)
     manifest_sha256 = found.tags.get(versions.MANIFEST_TAG)
     if not manifest_sha256:

@@ -34,6 +34,8 @@ class RecordedRun:
     versions: dict[str, int]
     challenger: int | None
     champion: int | None
+    change: str | None = None
+    """What changed since the champion that was there before, in words."""
     unchanged: bool = False
     """Nothing had to be done: the same result was recorded before."""
 

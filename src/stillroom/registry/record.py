@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from stillroom import layout
 from stillroom.errors import TryAgain
 from stillroom.files import read_json
+from stillroom.gate.change import Change
 from stillroom.params import Params
 from stillroom.registry import history, ledger, marker, origin, promotion, register, runs, versions
+from stillroom.registry.comparison import change_since
 from stillroom.registry.marker import RecordedRun
 from stillroom.registry.register import Release
 from stillroom.registry.runs import Run
@@ -151,9 +153,15 @@ def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: 
     releases = [register.read_release(workspace / layout.RELEASE / name, name) for name in summary["students"]]
     numbers = {release.student: _register(tracker, workspace, model, release, logged) for release in releases}
     best = register.challenger(releases, summary.get("selected"))
+    change = None
     if best is not None:
         register.point_challenger(tracker, model, numbers[best.student])
-        _promote(tracker, model, best, numbers[best.student], summary.get("selected"))
+        champion = promotion.reconcile(model, tracker=tracker).champion
+        if champion is not None and champion != numbers[best.student]:
+            change = change_since(tracker, workspace, model, champion, best, params.gate.confidence)
+            _log_change(tracker, workspace, logged.parent, change)
+        if best.student == summary.get("selected") and best.verdict == "PASS":
+            _promote(tracker, params, best, numbers[best.student], champion, change)
     if not logged.parent.finished:
         tags = {f"version.{student}": str(number) for student, number in numbers.items()}
         runs.log(tracker, logged.parent, tags=tags)
@@ -167,7 +175,14 @@ def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: 
         versions=numbers,
         challenger=state.aliases.get(versions.CHALLENGER),
         champion=state.champion,
+        change=change.in_words() if change else None,
     )
+
+
+def _log_change(tracker: Tracker, workspace: Path, parent: Run, change: Change | None) -> None:
+    if change is not None and not parent.finished:
+        runs.log(tracker, parent, points=list(history.numbers({"change": change.model_dump(exclude={"classes"})})))
+        runs.log_files(tracker, parent, {workspace / layout.CHANGE: None})
 
 
 def _register(tracker: Tracker, workspace: Path, model: str, release: Release, logged: _Runs) -> int:
@@ -182,28 +197,41 @@ def _register(tracker: Tracker, workspace: Path, model: str, release: Release, l
     )
 
 
-def _promote(tracker: Tracker, model: str, best: Release, number: int, selected: str | None) -> None:
-    """Promote a selected student, but only once: the same result again must not undo a rollback."""
-    store = ledger.default_store()
-    champion = promotion.reconcile(model, tracker=tracker, store=store).champion
-    if best.student != selected or best.verdict != "PASS" or champion == number:
+def _promote(
+    tracker: Tracker, params: Params, best: Release, number: int, champion: int | None, change: Change | None
+) -> None:
+    """Promote a student that passed, but only once: the same result again must not undo a rollback."""
+    if champion == number:
         return
+    model, store = params.registry.model, ledger.default_store()
     reigned = [
         entry.sequence
         for entry in ledger.read(model, store)
         if (entry.package_digest, entry.gate_report_sha256) == (best.digest, best.gate_sha256)
     ]
-    if reigned and champion is not None:
+    held = _why_held(params.gate.max_flip_rate, change)
+    if reigned:
+        held = f"was champion before (ledger entry {reigned[-1]})"
+    if held and champion is not None:
         log.warning(
-            "%s: version %d passed and was champion before (ledger entry %d); version %d stays champion, "
-            "`stillroom promote` would bring it back",
+            "%s: version %d passed and %s; version %d stays champion, `stillroom promote` would make it champion",
             model,
             number,
-            reigned[-1],
+            held,
             champion,
         )
         return
     promotion.promote(model, number, _ACTOR, f"{best.student} passed the gate", tracker=tracker, store=store)
+
+
+def _why_held(limit: float | None, change: Change | None) -> str:
+    """Why a student that passed does not take a champion's place by itself; empty where it may."""
+    if limit is None:
+        return ""
+    if change is None:
+        return f"what it changes is not known, and max_flip_rate is {limit:g}"
+    flips = change.flips.point
+    return f"changes {flips:.2%} of the test answers, max_flip_rate is {limit:.2%}" if flips > limit else ""
 
 
 @contextmanager
