@@ -1,10 +1,13 @@
 """An ensemble of teachers: each its own, all heard by the students, the first alone the teacher of everything else."""
 
 import hashlib
+import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -12,12 +15,14 @@ import torch
 from safetensors.numpy import load_file
 
 from stillroom import layout
-from stillroom.cache.identity import entry_keys
+from stillroom.cache.identity import entry_keys, folder_name
 from stillroom.cache.manifest import FIRST
 from stillroom.cache.reader import Reader
+from stillroom.cli import main as cli
 from stillroom.data.splits import read_split
-from stillroom.files import read_json, sha256_file
+from stillroom.files import file_digests, read_json, sha256_file
 from stillroom.students.material import gather
+from tests.cache.answers import shard_files
 from tests.conftest import enter, run_stage
 from tests.toys import Workspace, write_workspace
 
@@ -103,3 +108,33 @@ def test_growth_in_steps_asks_the_first_alone_and_lineage_names_the_others(
     manifests = [sha256_file(member(layout.CACHE, number) / FIRST) for number in range(3)]
     assert lineage["cache"] == manifests[0]
     assert lineage["members"] == hashlib.sha256("".join(manifests[1:]).encode()).hexdigest()
+
+
+def test_the_command_line_keeps_checks_and_repairs_the_answers_of_every_member(
+    own: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def called(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["stillroom", "cache", *arguments, "--workspace", "."])
+        code = cli.run_cli()
+        return code, "".join(capsys.readouterr())
+
+    store, before = layout.state() / "cache", file_digests(layout.CACHE)
+    names = [folder_name(Reader.open(member(layout.CACHE, number)).manifest.fingerprint) for number in range(3)]
+    for name in names:
+        assert called("gc", "--teacher", name) == (2, ANY)
+        [shard, *_] = shard_files(store / name)
+        content = shard.read_bytes()
+        shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    shutil.rmtree(member(layout.CACHE, 2) / "shards")
+    assert called("verify")[0] == 2
+    code, told = called("verify", "--repair")
+    assert (code, told.count("entries were computed again")) == (0, 3), told
+    assert file_digests(layout.CACHE) == before
+    assert called("verify", "--sample", "8")[0] == 0
+    told = json.loads(called("explain", "7", "--json")[1])
+    assert [bool(answer["shard"]) for answer in told["answers"]] == [True] * 6
+    turned = member(layout.CACHE, 1)
+    shutil.rmtree(turned)
+    shutil.copytree(member(layout.CACHE, 2), turned)
+    assert called("explain", "7", "--json")[0] == 0
+    assert "weights differs" in called("explain", "7")[1]

@@ -44,27 +44,35 @@ def audit(address: str) -> Audit:
     return replace(found, address=address, damaged=told)
 
 
-def check_live(audits: Iterable[Audit], teacher: LiveTeacher, texts: Texts, count: int, seed: int) -> dict[str, str]:
-    """Compare a seeded sample of texts with the live teacher; by address of a folder of its answers, what is wrong.
+def check_live(
+    audits: Iterable[Audit], teachers: Iterable[LiveTeacher], texts: Texts, count: int, seed: int
+) -> dict[str, str]:
+    """Compare a seeded sample of texts with live teachers; by address of a folder of their answers, what is wrong.
 
-    Raises StaleCache if no whole folder holds this teacher's answers.
+    Raises StaleCache if no whole folder holds the answers of any of them.
     """
-    asked = teacher.fingerprint(())
     whole = [(one, one.fingerprint) for one in audits if not one.damaged and one.fingerprint is not None]
-    expected = {one.address: {**asked, "signals": fields.get("signals")} for one, fields in whole}
-    same = [one for one, fields in whole if not differences(fields, expected[one.address])]
-    if whole and not same:
-        one, fields = whole[0]
-        check_same(fields, expected[one.address], Path(one.address))
     rows = sample_rows(len(texts), count, seed)
     _, examples = keys_and_sample(texts, rows)
     found: dict[str, str] = {}
-    for one in same:
-        with at_hand(one.address) as folder:
-            try:
-                check_sample(Reader.open(folder), teacher, rows, examples)
-            except DamagedCache as error:
-                found[one.address] = str(error).replace(str(folder), one.address)
+    refusals: list[tuple[Audit, Fingerprint, Fingerprint]] = []
+    compared = False
+    for teacher in teachers:
+        asked = teacher.fingerprint(())
+        for one, fields in whole:
+            expected = {**asked, "signals": fields.get("signals")}
+            if differences(fields, expected):
+                refusals.append((one, fields, expected))
+                continue
+            compared = True
+            with at_hand(one.address) as folder:
+                try:
+                    check_sample(Reader.open(folder), teacher, rows, examples)
+                except DamagedCache as error:
+                    found[one.address] = str(error).replace(str(folder), one.address)
+    if refusals and not compared:
+        one, fields, expected = refusals[0]
+        check_same(fields, expected, Path(one.address))
     return found
 
 

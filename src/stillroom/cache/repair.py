@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,19 +28,19 @@ class Repaired:
     computed: int | None
 
 
-def repair(found: Audit, teacher: Fingerprint | None, fill: Fill) -> Repaired:
+def repair(found: Audit, teachers: Sequence[Fingerprint], fill: Fill) -> Repaired:
     """Strike damaged shards, make a damaged manifest again from the shards, and compute what the texts then lack.
 
-    teacher: of the workspace, if it has one. Raises InputError for a folder of which nothing tells whose it is.
+    teachers: those of the workspace. Raises InputError for a folder of which nothing tells whose it is.
     """
     root, _, name = found.address.rstrip("/").rpartition("/")
     if not TEACHER.fullmatch(name):
         raise InputError(f"{found.address}: is a snapshot, which the stage capture writes; run it again there")
-    ours = teacher is not None and folder_name(teacher) == name
-    fields = teacher if ours else found.fingerprint
+    ours = next((fields for fields in teachers if folder_name(fields) == name), None)
+    fields = ours or found.fingerprint
     if fields is None or folder_name(fields) != name:
         raise InputError(
-            f"{found.address}: no manifest tells of its teacher, which is not that of this workspace; capture with "
+            f"{found.address}: no manifest tells of its teacher, which is none of this workspace's; capture with "
             f"its teacher, or remove it by `stillroom cache gc --teacher {name}`"
         )
     place = parse(root)

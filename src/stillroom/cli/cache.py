@@ -46,7 +46,6 @@ def explain(
     if compare is not None:
         _print_compared(*compare, as_json=as_json)
         return
-    from stillroom import layout
     from stillroom.cache.explain import origin, standing
     from stillroom.cache.identity import differences, entry_keys, parse_key
 
@@ -58,14 +57,13 @@ def explain(
     else:
         digits = parse_key(key)
     told["key"] = digits.tobytes().hex()
-    now, then = _teacher(workspace), _captured(workspace)
-    fields = now or then
-    told |= {"fingerprint": fields, "folder": _name(fields)}
-    told["differences"] = differences(then, now) if then and now else []
-    places = [
-        *([str(_place(workspace) / layout.CACHE)] if then else []),
-        *_places(store, None if key else _name(fields)),
-    ]
+    now, then = _teachers(workspace), _captured(workspace)
+    names = _names(now or then)
+    told |= {"fingerprint": next(iter(now or then), None), "folder": next(iter(names), None)}
+    told["differences"] = [line for one, other in zip(then, now, strict=False) for line in differences(one, other)]
+    if then and now and len(then) != len(now):
+        told["differences"].append(f"teachers: {len(then)} there, {len(now)} here")
+    places = [*map(str, _snapshots(workspace)), *_places(store, None if key else names)]
     standings = [standing(place, digits) for place in places]
     if key and not any(one.shard for one in standings):
         raise InputError(f"no answer has the key {told['key']} in {' or '.join(places) or _store(store)}")
@@ -127,10 +125,12 @@ def verify(
         from stillroom import compute, layout
         from stillroom.cache.live import load_live
         from stillroom.stages.capture import transfer_set
+        from stillroom.teacher.model import teachers_of
 
         place, params = _place(workspace), _params(workspace)
         compute.prepare(params.compute)
-        live = load_live(place / layout.TEACHER, params.compute, params.capture.batch_tokens)
+        machine, budget = params.compute, params.capture.batch_tokens
+        live = (load_live(folder, machine, budget) for folder in teachers_of(place / layout.TEACHER))
         for address, line in check_live(audits, live, transfer_set(place), sample, params.seed).items():
             damaged[address].append(line)
     print_audits(audits, damaged, said, as_json)
@@ -158,7 +158,7 @@ def gc(
     address = _store(store)
     removed: dict[str, int] = {}
     if teacher is not None:
-        if teacher == _name(_captured(workspace)):
+        if teacher in _names(_captured(workspace)):
             raise InputError(f"{teacher}: artifacts/cache of this workspace holds this teacher's answers; it stays")
         removed[teacher] = sum((teacher_files if dry_run else remove_teacher)(address, teacher).values())
     else:
@@ -225,34 +225,41 @@ def _params(workspace: Path | None) -> "Params":
     return load_params(_place(workspace) / layout.PARAMS)
 
 
-def _teacher(workspace: Path | None) -> "Fingerprint | None":
-    """What the teacher of the workspace has as its fingerprint now; None before the stage teach."""
+def _teachers(workspace: Path | None) -> "list[Fingerprint]":
+    """What the teachers of the workspace have as fingerprints now; none before the stage teach."""
     from stillroom import layout
     from stillroom.cache.codecs import asked_for
     from stillroom.cache.live import fingerprint_unloaded
-    from stillroom.teacher.model import DESCRIPTION
+    from stillroom.teacher.model import DESCRIPTION, teachers_of
 
-    folder = _place(workspace) / layout.TEACHER
-    if not (folder / DESCRIPTION).is_file():
-        return None
+    first = _place(workspace) / layout.TEACHER
+    if not (first / DESCRIPTION).is_file():
+        return []
     params = _params(workspace)
-    return fingerprint_unloaded(folder, params.compute, asked_for(params.capture.signals))
+    signals = asked_for(params.capture.signals)
+    return [fingerprint_unloaded(folder, params.compute, signals) for folder in teachers_of(first)]
 
 
-def _captured(workspace: Path | None) -> "Fingerprint | None":
-    """The fingerprint that artifacts/cache was captured with; None before the stage capture."""
+def _snapshots(workspace: Path | None) -> list[Path]:
+    """artifacts/cache, which has the answers of the first teacher, and the folders of others below; those that are."""
     from stillroom import layout
+
+    first = _place(workspace) / layout.CACHE
+    return [path for path in (first, *sorted((first / layout.MEMBERS).glob("*"))) if path.is_dir()]
+
+
+def _captured(workspace: Path | None) -> "list[Fingerprint]":
+    """The fingerprints that artifacts/cache was captured with; none before the stage capture."""
     from stillroom.cache.manifest import Manifests
     from stillroom.storage import Folder
 
-    folder = _place(workspace) / layout.CACHE
-    return Manifests(Folder(folder)).latest().fingerprint if folder.is_dir() else None
+    return [Manifests(Folder(folder)).latest().fingerprint for folder in _snapshots(workspace)]
 
 
-def _name(fields: "Fingerprint | None") -> str | None:
+def _names(teachers: "Iterable[Fingerprint]") -> list[str]:
     from stillroom.cache.identity import folder_name
 
-    return None if fields is None else folder_name(fields)
+    return [folder_name(fields) for fields in teachers]
 
 
 def _example(row: int | None, text: list[str], workspace: Path | None) -> "Example":
@@ -266,24 +273,22 @@ def _example(row: int | None, text: list[str], workspace: Path | None) -> "Examp
     return text[0] if len(text) == 1 else (text[0], text[1])
 
 
-def _places(store: str | None, teacher: str | None) -> list[str]:
-    """Folders of a store where an answer may stand: one teacher's, there or not, or those of all."""
-    from stillroom.cache.root import teachers
+def _places(store: str | None, teachers: list[str] | None) -> list[str]:
+    """Folders of a store where an answer may stand: those of some teachers, there or not, or those of all."""
+    from stillroom.cache.root import teachers as every
 
     address = _store(store)
-    found = teachers(address) if store is not None or Path(address).is_dir() else []
-    return [f"{address}/{name}" for name in ([teacher] if teacher else found)]
+    found = every(address) if store is not None or Path(address).is_dir() else []
+    return [f"{address}/{name}" for name in teachers or found]
 
 
 def _checked(folder: str | None, store: str | None, workspace: Path | None) -> list[str]:
     """Addresses of the teachers' folders that `verify` is asked about."""
-    from stillroom import layout
     from stillroom.cache.root import folders
 
     if folder is not None:
         return folders(folder.rstrip("/") or folder)
-    snapshot, address = _place(workspace) / layout.CACHE, _store(store)
-    here = [str(path) for path in (snapshot, *sorted((snapshot / layout.MEMBERS).glob("*"))) if path.is_dir()]
+    here, address = list(map(str, _snapshots(workspace))), _store(store)
     if store is None and here and not Path(address).is_dir():
         return here
     return [*here, *folders(address)]
@@ -299,7 +304,7 @@ def _repair(audits: "Iterable[Audit]", workspace: Path | None, store: str | None
     damaged = [one for one in audits if one.damaged]
     if not damaged:
         return []
-    place, params, teacher = _place(workspace), _params(workspace), _teacher(workspace)
+    place, params, teachers = _place(workspace), _params(workspace), _teachers(workspace)
 
     @cache
     def captured(root: Path, shared: str | None) -> "list[Captured]":
@@ -318,7 +323,7 @@ def _repair(audits: "Iterable[Audit]", workspace: Path | None, store: str | None
             capture.publish(captured(*where), params, place)
             said.append(f"{one.address}: written anew from the store; {fill(*where)} entries were computed for it")
             continue
-        done = repair(one, teacher, fill)
+        done = repair(one, teachers, fill)
         said.append(
             f"{one.address}: repaired; "
             + (

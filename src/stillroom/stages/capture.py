@@ -12,7 +12,7 @@ from stillroom.cache.texts import Stored
 from stillroom.data.grown import TEXTS
 from stillroom.files import atomic_folder
 from stillroom.params import Params
-from stillroom.teacher.model import members_of
+from stillroom.teacher.model import teachers_of
 
 
 def run(params: Params) -> dict[str, float]:
@@ -36,7 +36,6 @@ def transfer_set(place: Path) -> Stored:
 def fill(params: Params, place: Path, root: Path) -> list[Captured]:
     """Compute what a store below `root` lacks for the transfer set of a workspace, of each of its teachers in turn."""
     compute.prepare(params.compute)
-    teacher = place / layout.TEACHER
     return [
         capture(
             load_live(folder, params.compute, params.capture.batch_tokens),
@@ -46,7 +45,7 @@ def fill(params: Params, place: Path, root: Path) -> list[Captured]:
             params.seed,
             params.compute,
         )
-        for folder in (teacher, *members_of(teacher))
+        for folder in teachers_of(place / layout.TEACHER)
     ]
 
 

@@ -244,6 +244,11 @@ def members_of(folder: Path) -> list[Path]:
     return sorted((folder / layout.MEMBERS).glob("*"), key=lambda path: int(path.name))
 
 
+def teachers_of(folder: Path) -> list[Path]:
+    """Folders of all teachers of a workspace, that of the first before the others."""
+    return [folder, *members_of(folder)]
+
+
 def load_teacher(folder: Path) -> tuple[Classifier, Description]:
     """Load a published teacher in fp32, for inference, with the fastest attention that its architecture has.
 
