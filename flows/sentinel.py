@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed
 
 from stillroom import layout
 from stillroom.params_file import load_params
@@ -17,6 +18,8 @@ def sentinel(params_file: str = str(layout.PARAMS)) -> Any:
 
     Args:
         params_file: The file whose registry.model is watched.
+
+    Returns what was found; the state is then named after it (MovedBack, Adopted, Healed, …), for automations to act on.
     """
     from stillroom.registry import promotion
 
@@ -25,11 +28,11 @@ def sentinel(params_file: str = str(layout.PARAMS)) -> Any:
     told = f"{model}: {found.outcome}, champion {found.champion or 'none'}"
     if found.outcome == "in step":
         get_run_logger().info("%s", told)
-    else:
-        get_run_logger().warning("%s (%s)", told, found.detail)
-        create_markdown_artifact(
-            f"**{told}**\n\n{found.detail}\n",
-            key="stillroom-sentinel",
-            description="What the sentinel had to do",
-        )
-    return asdict(found)
+        return asdict(found)
+    get_run_logger().warning("%s (%s)", told, found.detail)
+    create_markdown_artifact(
+        f"**{told}**\n\n{found.detail}\n",
+        key="stillroom-sentinel",
+        description="What the sentinel had to do",
+    )
+    return Completed(name=found.outcome.title().replace(" ", ""), message=told, data=asdict(found))

@@ -68,4 +68,4 @@ def test_the_sentinel_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> No
     assert (name, found["outcome"], found["champion"]) == ("Completed", "in step", None)
     monkeypatch.setattr(promotion, "reconcile", lambda model: Reconciled("moved back", 2, f"{model}: was 3"))
     name, found = ended(sentinel)
-    assert (name, found["outcome"], found["detail"]) == ("Completed", "moved back", "stillroom: was 3")
+    assert (name, found["outcome"], found["detail"]) == ("MovedBack", "moved back", "stillroom: was 3")
