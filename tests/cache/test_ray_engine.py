@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -53,6 +55,12 @@ def captured(live: LiveTeacher, root: Path, count: int = 300, **changes: object)
     return capture(live, Listed(texts(count)), settings, root, 0, MACHINE)
 
 
+def scratch() -> set[Path]:
+    """Folders that workers made for themselves."""
+    named = re.compile(r"stillroom-[0-9a-f]{32}")
+    return {path for path in Path(tempfile.gettempdir()).iterdir() if named.fullmatch(path.name)}
+
+
 def snapshot_of(result: Captured, folder: Path) -> dict[str, str]:
     snapshot(result.reader, result.keys, folder, 1000)
     return file_digests(folder)
@@ -61,6 +69,7 @@ def snapshot_of(result: Captured, folder: Path) -> dict[str, str]:
 def test_workers_give_the_local_engines_bytes_and_write_to_the_store_that_they_share(
     live: LiveTeacher, tmp_path: Path
 ) -> None:
+    before = scratch()
     local = captured(live, tmp_path / "local", engine="local")
     far = captured(live, tmp_path / "far")
     shared = captured(live, tmp_path / "shared", store=str(tmp_path / "bucket"))
@@ -71,6 +80,7 @@ def test_workers_give_the_local_engines_bytes_and_write_to_the_store_that_they_s
     assert snapshot_of(shared, tmp_path / "three") == expected
     assert captured(live, tmp_path / "other machine", store=str(tmp_path / "bucket")).computed == 0
     assert captured(live, tmp_path / "far").computed == 0
+    assert scratch() == before
 
 
 def all_units(live: LiveTeacher, count: int) -> list[Unit]:
@@ -87,6 +97,7 @@ def test_workers_that_are_killed_cost_their_unfinished_units_and_nothing_else(
     signals = asked_for(SETTINGS.signals)
     killed: list[int] = []
     moved = threading.Event()
+    before = scratch()
 
     def kill_now_and_then(done: threading.Event) -> None:
         while len(killed) < KILLS and not done.is_set():
@@ -110,6 +121,7 @@ def test_workers_that_are_killed_cost_their_unfinished_units_and_nothing_else(
     told = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     started = [event for event in told if event["kind"] == "unit"]
     assert len(killed) == KILLS
+    assert scratch() == before
     assert len({event["process"] for event in started}) > 2
     assert len(work) <= len(started) <= len(work) + 2 * KILLS
     reader = Store(tmp_path / "store", live.fingerprint(signals)).reader()

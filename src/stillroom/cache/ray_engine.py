@@ -7,12 +7,13 @@ started again and given its units once more: what it had listed stays, and only 
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +35,7 @@ _AHEAD = 2
 _RETRIES = 3
 """A unit that kills so many workers is not tried again."""
 _CONNECT_S = 5.0
+_LEAVE_S = 5.0
 _OBJECT_STORE_BYTES = 75 << 20
 """Ray's least: units are small, and the teacher is read from its folder."""
 _HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:/]+):([0-9]+)")
@@ -78,6 +80,8 @@ class Workers:
     ) -> None:
         import ray
 
+        with suppress(ray.exceptions.RayError):
+            ray.wait([actor.leave.remote() for actor in self._actors], num_returns=len(self._actors), timeout=_LEAVE_S)
         for actor in self._actors:
             ray.kill(actor)
         ray.shutdown()
@@ -179,13 +183,14 @@ class Worker:
         self._machine = machine
         self._signals = asked_for(settings.signals)
         self._teacher: LiveTeacher | None = None
-        self._own = tempfile.TemporaryDirectory(prefix="stillroom-")
+        self._scratch = Path(tempfile.gettempdir()) / f"stillroom-{_own_id()}"
 
     def load(self) -> None:
         """Load the teacher. Apart from the constructor, so that its errors reach whoever started the pass."""
         import ray
 
-        folder, scratch = self._folder, Path(self._own.name)
+        folder, scratch = self._folder, self._scratch
+        scratch.mkdir(mode=0o700, exist_ok=True)
         if ray.get_runtime_context().get_node_id() != self._node:
             assert self._files is not None
             folder = scratch / "teacher"
@@ -209,6 +214,17 @@ class Worker:
         with Writer(self._store, self._settings.shard_entries) as writer:
             for keys, answers in answered(self._teacher, unit, self._signals):
                 writer.put(keys, answers)
+
+
+    def leave(self) -> None:
+        """Remove what is its own, of processes that died too: an actor that is started again keeps its id."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _own_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_actor_id())
 
 
 def fill(
