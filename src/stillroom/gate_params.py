@@ -67,6 +67,11 @@ class GateParams(Section):
     """Budget for the expected calibration error."""
     max_flip_rate: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """Share of test answers that may differ from the champion's; a student beyond it is not promoted by itself."""
+    approval: Literal["auto", "human"] = "auto"
+    """Who makes a student that passed champion: the run itself, or a person. A high-risk use (governance.ai_act)
+    always needs a person."""
+    four_eyes: bool = False
+    """Whether a person must, and another one than the author of the run."""
 
     @model_validator(mode="after")
     def _slices_have_floors(self) -> Self:

@@ -72,7 +72,9 @@ def write_tokeniser(path: Path) -> None:
     tokeniser.save(str(path))
 
 
-def write_release(folder: Path, scratch: Path, *, bias: float, verdict: str, lower: float) -> dict[str, Any]:
+def write_release(
+    folder: Path, scratch: Path, *, bias: float, verdict: str, lower: float, approval: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A release/NAME folder: package, gate report and card; returns its manifest."""
     scratch.mkdir(parents=True, exist_ok=True)
     write_graph(scratch / "model.onnx", bias)
@@ -107,7 +109,7 @@ def write_release(folder: Path, scratch: Path, *, bias: float, verdict: str, low
         "package_digest": manifest["digest"],
         "retention": {"accuracy": {"point": 0.99, "lower": lower, "upper": 1.0}},
     }
-    write_json(folder / "gate.json", report)
+    write_json(folder / "gate.json", report | ({"approval": approval} if approval else {}))
     (folder / "MODEL_CARD.md").write_text(f"# {folder.name}\n", encoding="utf-8")
     return relist(folder, manifest)
 
@@ -120,7 +122,7 @@ class Workspace:
     params: Params
     verdicts: dict[str, str] = field(default_factory=dict)
 
-    def release(self, student: str, *, verdict: str, bias: float, lower: float = 0.98) -> None:
+    def release(self, student: str, *, verdict: str, bias: float, lower: float = 0.98, approval: Any = None) -> None:
         """Write everything that the pipeline leaves about one student."""
         manifest = write_release(
             self.root / layout.RELEASE / student,
@@ -128,6 +130,7 @@ class Workspace:
             bias=bias,
             verdict=verdict,
             lower=lower,
+            approval=approval,
         )
         evaluation = {
             "name": student,
@@ -278,11 +281,11 @@ MakeRelease = Callable[..., Path]
 
 @pytest.fixture
 def make_release(tmp_path: Path) -> MakeRelease:
-    """A function that writes a release folder and returns it: make_release(name, bias=, verdict=, lower=)."""
+    """`make_release(name, bias=, verdict=, lower=, approval=)` writes a release folder and returns it."""
 
-    def make(name: str, *, bias: float = 0.1, verdict: str = "PASS", lower: float = 0.98) -> Path:
+    def make(name: str, *, bias: float = 0.1, verdict: str = "PASS", lower: float = 0.98, approval: Any = None) -> Path:
         folder = tmp_path / "releases" / name
-        write_release(folder, tmp_path / "scratch", bias=bias, verdict=verdict, lower=lower)
+        write_release(folder, tmp_path / "scratch", bias=bias, verdict=verdict, lower=lower, approval=approval)
         return folder
 
     return make

@@ -15,7 +15,7 @@ import pytest
 
 from stillroom import layout
 from stillroom.data.splits import read_snapshot
-from stillroom.errors import InputError, TryAgain
+from stillroom.errors import GateRefused, InputError, TryAgain
 from stillroom.registry import ledger, promotion, record, runs, tracking, versions
 from stillroom.registry.marker import RecordedRun
 
@@ -195,6 +195,30 @@ def test_a_rollback_outlives_the_same_result(state: Path, workspace: Any, caplog
     assert "was champion before" in caplog.text
     assert record_again(workspace).unchanged
     assert len(ledger.read("toy", ledger.default_store())) == 3
+
+
+def test_a_student_that_needs_a_person_stays_challenger_until_one_agrees(
+    state: Path, workspace: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLROOM_AUTHOR", "Ada")
+    asked = {"required": True, "because": "gate.approval is human", "four_eyes": True}
+    workspace.release("static", verdict="PASS", bias=0.1, approval=asked)
+    recorded = record_again(workspace)
+    assert (recorded.challenger, recorded.champion) == (1, None)
+    assert recorded.waits is not None
+    assert recorded.waits in caplog.text
+    assert "version 1 passed and waits for a person's approval (gate.approval is human)" in recorded.waits
+    assert record_again(workspace) == replace(recorded, unchanged=True)
+    version = versions.get(tracking.connect(), "toy", 1)
+    assert version is not None
+    assert version.tags[versions.AUTHOR_TAG] == "Ada"
+    with pytest.raises(GateRefused, match="another than its author Ada"):
+        promotion.promote("toy", 1, "ada", "mine")
+    promotion.promote("toy", 1, "bob", "looked at it")
+    again = record_again(workspace)
+    assert (again.champion, again.waits) == (1, None)
+    [entry] = ledger.read("toy", ledger.default_store())
+    assert (entry.actor, entry.reason) == ("bob", "looked at it")
 
 
 def test_alias_moved_by_hand_is_met(state: Path, workspace: Any) -> None:

@@ -8,8 +8,10 @@ import pytest
 from stillroom import layout
 from stillroom.errors import InputError
 from stillroom.files import file_digests, read_json
+from stillroom.gate.approval import Approval
 from stillroom.gate.verdict import Scores, read_gate_report
 from stillroom.gate_params import GateParams
+from stillroom.governance_params import GovernanceParams
 from stillroom.params import Params, validate
 from stillroom.stages import select
 from tests.gate.evaluations import NAMES, labels_of, one_hot, with_mistakes, write_evaluation, write_split
@@ -49,6 +51,15 @@ def test_verdicts_and_summary_are_written(params: Params) -> None:
     assert report.verdict == "PASS"
     assert report.data_sha256 == summary["data"]["sha256"]
     assert report.retention["accuracy"].lower == metrics["good_accuracy_retention_lower"]
+
+
+def test_every_report_says_who_must_agree(params: Params) -> None:
+    select.run(params)
+    assert read_gate_report(layout.GATE_REPORTS / "good.json").approval == Approval(required=False)
+    select.run(params.model_copy(update={"governance": GovernanceParams(ai_act="high")}))
+    for name in ("good", "bad"):
+        approval = read_gate_report(layout.GATE_REPORTS / f"{name}.json").approval
+        assert approval == Approval(required=True, because="governance.ai_act is high")
 
 
 def test_the_same_inputs_give_the_same_bytes(params: Params) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stillroom.errors import InputError
 from stillroom.files import read_json
+from stillroom.gate.approval import Approval
 from stillroom.gate.evidence import Evaluation, Evidence
 from stillroom.gate.findings import Finding, Verdict, better_than_chance, kept, recalls, thin_classes, within, worst
 from stillroom.gate.recall import class_recalls
@@ -114,6 +115,7 @@ class GateReport(_Part):
     disagreements: Disagreements | None = None
     class_recall: ClassRecalls | None = None
     slices: dict[str, SliceFinding] = {}
+    approval: Approval | None = None
 
 
 def judge(

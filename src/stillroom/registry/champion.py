@@ -10,7 +10,7 @@ from stillroom.export.runtime import MANIFEST, PackageError, read_manifest
 from stillroom.files import atomic_folder, sha256_file
 from stillroom.registry import versions
 from stillroom.registry.model import fetch
-from stillroom.registry.promotion import check
+from stillroom.registry.proof import check
 from stillroom.registry.tracking import Tracker, connect
 from stillroom.registry.versions import Version
 

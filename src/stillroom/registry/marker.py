@@ -38,6 +38,8 @@ class RecordedRun:
     """What changed since the champion that was there before, in words."""
     unchanged: bool = False
     """Nothing had to be done: the same result was recorded before."""
+    waits: str | None = None
+    """What is told of a version that passed and needs a person's approval, if one does."""
 
 
 class _Note(BaseModel):

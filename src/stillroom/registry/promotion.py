@@ -6,41 +6,26 @@ the version has its proof, undone if not.
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 from stillroom import layout
 from stillroom.errors import GateRefused, InputError, TryAgain
-from stillroom.export.runtime import MANIFEST, read_manifest
-from stillroom.files import read_json, sha256_file
-from stillroom.registry import ledger, versions
+from stillroom.registry import approval, ledger, versions
 from stillroom.registry.ledger import Entry
-from stillroom.registry.model import fetch
+from stillroom.registry.proof import Proof, prove
 from stillroom.registry.tracking import Tracker, connect, translated
-from stillroom.registry.versions import Version
 from stillroom.storage import Storage
 
-GATE_REPORT = "gate.json"
 _ATTEMPTS = 20
 _TURN_S = 60.0
 
 log = logging.getLogger("stillroom")
 
 Outcome = Literal["in step", "healed", "rebuilt", "adopted", "moved back", "unresolved"]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What entitles a version to be champion, read again from the artefact store."""
-
-    version: int
-    package_digest: str
-    gate_report_sha256: str
 
 
 @dataclass(frozen=True)
@@ -64,13 +49,14 @@ def promote(
     """Make a version champion and return the ledger entry that says so; the champion itself is left as it is.
 
     Raises GateRefused, with everything unchanged, unless the version's package and gate report are what was
-    registered, and the report says PASS for this package.
+    registered, and the report says PASS for this package; where it asks for a person's approval, the actor gives it.
     """
     if not actor.strip() or not reason.strip():
         raise InputError(f"promotion of {model}: actor is {actor!r}, reason is {reason!r}; give both")
     tracker, store = tracker or connect(), store or ledger.default_store()
     with _turn(model):
         proof = prove(tracker, model, version)
+        approval.agree(model, proof, actor)
         for _ in range(_ATTEMPTS):
             _reconcile(model, tracker, store)
             entries = ledger.read(model, store)
@@ -79,6 +65,7 @@ def promote(
             entry = _append(model, store, entries, proof, actor, reason)
             if entry is not None:
                 _project(model, tracker, store, entry)
+                approval.sign(tracker, model, proof, actor)
                 log.info("%s: version %d is champion (%s: %s)", model, version, actor, reason)
                 return entry
     raise TryAgain(f"{model}: others keep writing to its ledger; try again")
@@ -111,48 +98,6 @@ def reconcile(model: str, *, tracker: Tracker | None = None, store: Storage | No
     tracker, store = tracker or connect(), store or ledger.default_store()
     with _turn(model):
         return _reconcile(model, tracker, store)
-
-
-def prove(tracker: Tracker, model: str, number: int) -> Proof:
-    """Check a version's package and gate report, as the artefact store holds them now.
-
-    Raises GateRefused saying what does not hold; InputError for a version that does not exist.
-    """
-    version = versions.get(tracker, model, number)
-    if version is None:
-        raise InputError(f"{model}: has no version {number} in {tracker.name}")
-    with tempfile.TemporaryDirectory(prefix="stillroom-proof-") as scratch:
-        try:
-            return check(fetch(tracker, model, number, Path(scratch)), model, version)
-        except InputError as error:
-            raise GateRefused(f"{model} version {number}: {error}") from error
-
-
-def check(package: Path, model: str, version: Version) -> Proof:
-    """Check a package folder against what was registered for a version and against its own gate report."""
-    manifest = read_manifest(package, verify=True)
-    if GATE_REPORT not in manifest["files"]:
-        raise GateRefused(f"{model} version {version.number}: its package has no {GATE_REPORT}")
-    gate_sha256 = manifest["files"][GATE_REPORT]
-    found = (manifest["digest"], gate_sha256, sha256_file(package / MANIFEST))
-    names = (versions.DIGEST_TAG, versions.GATE_TAG, versions.MANIFEST_TAG)
-    for name, value in zip(names, found, strict=True):
-        registered = version.tags.get(name)
-        if registered != value:
-            raise GateRefused(
-                f"{model} version {version.number}: {name} is {value} in the artefact store, "
-                f"{registered} was registered; register the package again"
-            )
-    report = read_json(package / GATE_REPORT)
-    verdict = report.get("verdict")
-    if verdict != "PASS":
-        raise GateRefused(f"{model} version {version.number}: its gate verdict is {verdict}; only PASS is promoted")
-    if report.get("package_digest") != manifest["digest"]:
-        raise GateRefused(
-            f"{model} version {version.number}: its gate report is about package "
-            f"{report.get('package_digest')}, not {manifest['digest']}"
-        )
-    return Proof(version.number, manifest["digest"], gate_sha256)
 
 
 def _reconcile(model: str, tracker: Tracker, store: Storage) -> Reconciled:
@@ -197,7 +142,7 @@ def _renumber(model: str, tracker: Tracker, store: Storage, entries: Sequence[En
     last = entries[-1]
     proof = Proof(home, last.package_digest, last.gate_report_sha256)
     detail = f"the registry was rebuilt: version {last.to_version} is version {home} now"
-    entry = _append(model, store, entries, proof, "stillroom", detail)
+    entry = _append(model, store, entries, proof, approval.ITSELF, detail)
     if entry is None:
         return _reconcile(model, tracker, store)
     _project(model, tracker, store, entry)
@@ -210,6 +155,8 @@ def _meet_hand_move(
 ) -> Reconciled:
     try:
         proof = prove(tracker, model, moved_to)
+        approver = proof.tags.get(versions.APPROVER_TAG, "").strip()
+        approval.agree(model, proof, approver)
     except (GateRefused, InputError) as refusal:
         detail = f"alias champion was moved by hand to version {moved_to}, which is refused: {refusal}"
         with translated(tracker.uri):
@@ -220,10 +167,12 @@ def _meet_hand_move(
             _project(model, tracker, store, entries[-1])
         log.warning("%s: %s; it is back at %s", model, detail, f"version {home}" if home else "no version")
         return Reconciled("moved back", home, detail)
-    entry = _append(model, store, entries, proof, "mlflow-ui", "the alias was moved by hand")
+    approved = f", approved by {approver} (tag {versions.APPROVER_TAG})" if proof.approval.required else ""
+    entry = _append(model, store, entries, proof, approval.BY_HAND, f"the alias was moved by hand{approved}")
     if entry is None:
         return _reconcile(model, tracker, store)
     _project(model, tracker, store, entry)
+    approval.sign(tracker, model, proof, approver)
     log.warning("%s: alias champion was moved by hand to version %d, which passed: adopted", model, moved_to)
     return Reconciled("adopted", moved_to, f"entry {entry.sequence}")
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from stillroom import layout
 from stillroom.errors import TryAgain
 from stillroom.files import read_json
+from stillroom.gate.approval import recorded as approval_asked
 from stillroom.gate.change import Change
 from stillroom.params import Params
-from stillroom.registry import history, ledger, marker, origin, promotion, register, runs, versions
+from stillroom.registry import approval, history, ledger, marker, origin, promotion, register, runs, versions
 from stillroom.registry.comparison import change_since
 from stillroom.registry.marker import RecordedRun
 from stillroom.registry.register import Release
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from stillroom.pipeline.outcome import StageOutcome
 
 _TURN_S = 120.0
-_ACTOR = "stillroom run"
 
 log = logging.getLogger("stillroom")
 
@@ -153,7 +153,7 @@ def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: 
     releases = [register.read_release(workspace / layout.RELEASE / name, name) for name in summary["students"]]
     numbers = {release.student: _register(tracker, workspace, model, release, logged) for release in releases}
     best = register.challenger(releases, summary.get("selected"))
-    change = None
+    change = waits = None
     if best is not None:
         register.point_challenger(tracker, model, numbers[best.student])
         champion = promotion.reconcile(model, tracker=tracker).champion
@@ -161,7 +161,7 @@ def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: 
             change = change_since(tracker, workspace, model, champion, best, params.gate.confidence)
             _log_change(tracker, workspace, logged.parent, change)
         if best.student == summary.get("selected") and best.verdict == "PASS":
-            _promote(tracker, params, best, numbers[best.student], champion, change)
+            waits = _promote(tracker, params, best, numbers[best.student], champion, change)
     if not logged.parent.finished:
         tags = {f"version.{student}": str(number) for student, number in numbers.items()}
         runs.log(tracker, logged.parent, tags=tags)
@@ -176,6 +176,7 @@ def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: 
         challenger=state.aliases.get(versions.CHALLENGER),
         champion=state.champion,
         change=change.in_words() if change else None,
+        waits=waits,
     )
 
 
@@ -187,22 +188,26 @@ def _log_change(tracker: Tracker, workspace: Path, parent: Run, change: Change |
 
 def _register(tracker: Tracker, workspace: Path, model: str, release: Release, logged: _Runs) -> int:
     evaluation = read_json(workspace / layout.EVALUATIONS / release.student / "evaluation.json")
+    author = approval.author()
     return register.register(
         tracker,
         model,
         release,
         logged.stages.get(f"evaluate@{release.student}", logged.parent),
         history.measured(evaluation),
-        {runs.RUN_TAG: logged.parent.run_id},
+        {runs.RUN_TAG: logged.parent.run_id, **({versions.AUTHOR_TAG: author} if author else {})},
     )
 
 
 def _promote(
     tracker: Tracker, params: Params, best: Release, number: int, champion: int | None, change: Change | None
-) -> None:
-    """Promote a student that passed, but only once: the same result again must not undo a rollback."""
+) -> str | None:
+    """Promote a student that passed, but only once: the same result again must not undo a rollback.
+
+    Returns what is told of one that needs a person's approval, and so stays challenger.
+    """
     if champion == number:
-        return
+        return None
     model, store = params.registry.model, ledger.default_store()
     reigned = [
         entry.sequence
@@ -220,8 +225,14 @@ def _promote(
             held,
             champion,
         )
-        return
-    promotion.promote(model, number, _ACTOR, f"{best.student} passed the gate", tracker=tracker, store=store)
+        return None
+    asked = approval_asked(best.gate)
+    if asked.required:
+        waits = approval.waits(number, asked)
+        log.warning("%s: %s", model, waits)
+        return waits
+    promotion.promote(model, number, approval.RUN, f"{best.student} passed the gate", tracker=tracker, store=store)
+    return None
 
 
 def _why_held(limit: float | None, change: Change | None) -> str:

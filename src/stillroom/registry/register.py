@@ -13,7 +13,7 @@ from stillroom.files import read_json, sha256_file
 from stillroom.registry import model as logged
 from stillroom.registry import runs, versions
 from stillroom.registry.history import Point
-from stillroom.registry.promotion import GATE_REPORT
+from stillroom.registry.proof import GATE_REPORT
 from stillroom.registry.runs import Run
 from stillroom.registry.tracking import Tracker, as_global, error_code, translated
 

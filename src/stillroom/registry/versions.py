@@ -15,6 +15,8 @@ GATE_TAG = "gate.sha256"
 VERDICT_TAG = "gate.verdict"
 APPLIED_TAG = "ledger.applied"
 REFUSED_TAG = "promotion.refused"
+APPROVER_TAG = "approval.by"
+AUTHOR_TAG = "author"
 
 
 @dataclass(frozen=True)

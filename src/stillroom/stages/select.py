@@ -5,6 +5,7 @@ import logging
 from stillroom import layout
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.files import atomic_folder, write_json
+from stillroom.gate.approval import asked
 from stillroom.gate.evidence import read_evidence
 from stillroom.gate.select import Judged, summarise
 from stillroom.gate.slices import select_rows
@@ -19,12 +20,13 @@ def run(params: Params) -> dict[str, float]:
     snapshot = read_snapshot(layout.SPLIT)
     test = read_split(layout.SPLIT, "test")
     slices = select_rows(params.gate.slices, test.text)
+    approval = asked(params.gate, params.governance)
     students = []
     for name in params.students:
         folder = layout.EVALUATIONS / name
         evidence = read_evidence(folder, test.row, test.label, len(snapshot.labels))
         report = judge(evidence, params.gate, snapshot.labels, snapshot.sha256, params.seed, slices)
-        students.append(Judged(evidence.evaluation, report))
+        students.append(Judged(evidence.evaluation, report.model_copy(update={"approval": approval})))
         log.info("select: %s %s: %s", name, report.verdict, report.reasons[0])
     summary = summarise(students, snapshot.rows, snapshot.sha256)
     with atomic_folder(layout.GATE_REPORTS) as target:

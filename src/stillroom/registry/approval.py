@@ -1,0 +1,73 @@
+"""A person's approval of a promotion: asked for by the gate report, given by name, told at the version.
+
+Names are recorded, not authenticated: who may write to the ledger and the registry is for their stores to decide.
+"""
+
+import getpass
+import os
+
+from stillroom.errors import GateRefused
+from stillroom.gate.approval import Approval
+from stillroom.registry import versions
+from stillroom.registry.proof import Proof
+from stillroom.registry.tracking import Tracker, translated
+
+AUTHOR_VARIABLE = "STILLROOM_AUTHOR"
+RUN, ITSELF, BY_HAND = "stillroom run", "stillroom", "mlflow-ui"
+"""Actors in the ledger that are nobody: the record step, the repair of a rebuilt registry, a move in MLflow's page."""
+
+
+def author() -> str:
+    """Who runs the pipeline: STILLROOM_AUTHOR, or the user of this process; empty where neither is known."""
+    given = os.environ.get(AUTHOR_VARIABLE, "").strip()
+    if given:
+        return given
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        return ""
+
+
+def agree(model: str, proof: Proof, approver: str) -> None:
+    """Raise GateRefused where a version needs a person's approval and this approver will not do."""
+    asked = proof.approval
+    if not asked.required:
+        return
+    where = f"{model} version {proof.version}: needs a person's approval ({asked.because})"
+    if _same(approver, "") or any(_same(approver, nobody) for nobody in (RUN, ITSELF, BY_HAND)):
+        raise GateRefused(
+            f"{where}, and {approver.strip() or 'nobody'} is no person; promote it by name, or set its tag "
+            f"{versions.APPROVER_TAG} to the name of who approves"
+        )
+    if not asked.four_eyes:
+        return
+    ran = proof.tags.get(versions.AUTHOR_TAG, "")
+    if _same(ran, ""):
+        raise GateRefused(
+            f"{where} by another than its author, who is not known (it has no tag {versions.AUTHOR_TAG}); delete the "
+            f"version and run the pipeline again with {AUTHOR_VARIABLE} set"
+        )
+    if _same(approver, ran):
+        raise GateRefused(f"{where} by another than its author {ran.strip()}; {approver.strip()} is the same")
+
+
+def sign(tracker: Tracker, model: str, proof: Proof, approver: str) -> None:
+    """Tell at the version that it was approved, where that was asked for, and that it is refused no longer."""
+    number = str(proof.version)
+    with translated(tracker.uri):
+        if proof.approval.required:
+            tracker.client.set_model_version_tag(model, number, versions.APPROVER_TAG, approver.strip())
+        if versions.REFUSED_TAG in proof.tags:
+            tracker.client.delete_model_version_tag(model, number, versions.REFUSED_TAG)
+
+
+def waits(number: int, asked: Approval) -> str:
+    """What is told of a version that passed and needs a person's approval."""
+    return (
+        f"version {number} passed and waits for a person's approval ({asked.because}): "
+        f'stillroom promote {number} --reason "…"'
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    return one.strip().casefold() == other.strip().casefold()
