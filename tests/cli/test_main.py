@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from stillroom import doctor, layout
+from stillroom import doctor
 from stillroom.cli import main as cli
 from stillroom.doctor import Finding
 from stillroom.files import tree_digest
@@ -19,18 +19,6 @@ from tests.cli.conftest import Call
 from tests.pipeline.project import Project
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A checkout of the toy pipeline with a state folder of its own, entered."""
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    made = Project(tmp_path / "checkout")
-    monkeypatch.chdir(made.path)
-    monkeypatch.setenv(layout.STATE_VARIABLE, str(made.path / ".stillroom"))
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "STILLROOM_RECEIPTS", "STILLROOM_EVENTS"):
-        monkeypatch.delenv(name, raising=False)
-    return made
 
 
 FINDINGS = [Finding("python", "ok", "3.11.9"), Finding("disk", "warn", "3 GiB free", "free some space")]
@@ -180,16 +168,6 @@ def test_output_that_nobody_takes(size: str, out: str, code: int) -> None:
             lines = process.stderr.read().splitlines()
         assert process.wait(timeout=60) == code
     assert len(lines) == (1 if code else 0)
-
-
-@pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without a model, made in a process of its own; to copy."""
-    path = tmp_path_factory.mktemp("registry") / "mlflow.db"
-    code = "from stillroom.registry.tracking import connect; connect()"
-    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{path}", "PATH": "/usr/bin:/bin"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
-    return path
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's, not ours

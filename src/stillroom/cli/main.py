@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stillroom.cli import cache, gate
-from stillroom.cli.options import AsJson, Overrides, ParamsFile, WorkspaceFolder, checkout
+from stillroom.cli import cache, gate, registry
+from stillroom.cli.options import AsJson, Overrides, ParamsFile, RegisteredModel, WorkspaceFolder, checkout
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.files import NO_SPACE
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 
 app.add_typer(cache.app)
 app.add_typer(gate.app)
+app.add_typer(registry.app)
 
 
 def run_cli() -> int:
@@ -122,6 +123,8 @@ def _print_result(workspace: Path, result: dict[str, Any]) -> None:
         print(f"{'registry':12s} {model}: champion is version {champion or '– (none)'}; see them with `stillroom ui`")
     if recorded.get("change"):
         print(f"{'change':12s} since the champion before: {recorded['change']}")
+    if recorded.get("waits"):
+        print(f"{'approval':12s} {recorded['waits']}")
     if result["selected"]:
         package = _relative(workspace / layout.RELEASE / result["selected"])
         print(f"{'try it':12s} stillroom predict --package {package} 'a text of yours'")
@@ -194,7 +197,7 @@ def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to label.")] = None,
     package: Annotated[Path | None, typer.Option(help="A package folder.")] = None,
     model: Annotated[str | None, typer.Option(help="champion, challenger or a version number.")] = None,
-    registered: Annotated[str | None, typer.Option(help="Registered model; default, params.yaml's.")] = None,
+    registered: RegisteredModel = None,
     source: Annotated[Path | None, typer.Option("--input", help="CSV file with a column `text`.")] = None,
     target: Annotated[Path | None, typer.Option("--output", help="CSV file to write: text,label,probability.")] = None,
     threshold: Annotated[
@@ -234,34 +237,9 @@ def predict(
 
 
 def _registered_package(version: str, name: str | None) -> Path:
-    from stillroom import layout
-    from stillroom.params_file import load_params
     from stillroom.registry.champion import champion_package
 
-    root = checkout()
-    os.environ.setdefault(layout.STATE_VARIABLE, str(root / ".stillroom"))
-    return champion_package(name or load_params(root / layout.PARAMS).registry.model, version)
-
-
-@app.command()
-def promote(
-    version: Annotated[int, typer.Argument(help="Version of the registered model.")],
-    reason: Annotated[str, typer.Option(help="Why; it stands in the ledger.")],
-    actor: Annotated[str | None, typer.Option(help="Who; default, the user of this shell.")] = None,
-    registered: Annotated[str | None, typer.Option(help="Registered model; default, params.yaml's.")] = None,
-) -> None:
-    """Make a version that passed its gate the champion."""
-    import getpass
-
-    from stillroom import layout
-    from stillroom.params_file import load_params
-    from stillroom.registry import promotion
-
-    root = checkout()
-    os.environ.setdefault(layout.STATE_VARIABLE, str(root / ".stillroom"))
-    model = registered or load_params(root / layout.PARAMS).registry.model
-    entry = promotion.promote(model, version, actor or getpass.getuser(), reason)
-    print(f"{model}: version {entry.to_version} is champion (ledger entry {entry.sequence})")
+    return champion_package(registry.model_name(name), version)
 
 
 @app.command()

@@ -15,6 +15,7 @@ Overrides = Annotated[
 WorkspaceFolder = Annotated[
     Path | None, typer.Option("--workspace", help="Run in this folder instead of the checkout.")
 ]
+RegisteredModel = Annotated[str | None, typer.Option("--registered", help="Registered model; default, params.yaml's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 

@@ -115,5 +115,10 @@ def encoded(entry: Entry) -> bytes:
     return (json.dumps(asdict(entry), indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def digest(entry: Entry) -> str:
+    """The sha256 by which the next entry names this one: whoever keeps it can tell that none before was changed."""
+    return hashlib.sha256(encoded(entry)).hexdigest()
+
+
 def _link(entries: Sequence[Entry]) -> str | None:
-    return hashlib.sha256(encoded(entries[-1])).hexdigest() if entries else None
+    return digest(entries[-1]) if entries else None
