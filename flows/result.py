@@ -31,7 +31,9 @@ def in_words(result: Mapping[str, Any]) -> str:
     ran = f"{len(result['executed'])} stages executed" if result["executed"] else "everything was up to date"
     if result["selected"] is None:
         return f"no student passed the gate ({verdicts}); {ran}"
-    return f"{result['selected']} passed the gate and is the cheapest that did ({verdicts}); {ran}"
+    waits = (result.get("recorded") or {}).get("waits")
+    told = f"{result['selected']} passed the gate and is the cheapest that did ({verdicts}); {ran}"
+    return f"{told}; {waits}" if waits else told
 
 
 def in_markdown(result: Mapping[str, Any]) -> str:

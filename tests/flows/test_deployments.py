@@ -110,7 +110,10 @@ def test_the_deployments_are_there_with_their_schedule_and_form(server: Server) 
     form = found["adhoc"]["parameter_openapi_schema"]
     teacher = form["definitions"]["TeacherParamsOverride"]["properties"]
     assert teacher["epochs"]["anyOf"][0] == {"minimum": 1, "type": "integer"}
-    assert set(found["promote"]["parameter_openapi_schema"]["required"]) == {"version", "reason", "actor"}
+    promote = found["promote"]["parameter_openapi_schema"]
+    assert set(promote["required"]) == {"version", "reason", "actor"}
+    assert promote["properties"]["ask"]["default"] is False
+    assert promote["properties"]["wait_s"]["minimum"] == 1
 
 
 def test_the_server_refuses_a_wrong_override(server: Server) -> None:

@@ -35,6 +35,12 @@ def test_a_sentence_says_who_passed_and_what_ran(selected: str | None, executed:
     assert in_words(result(selected, executed)).startswith(expected)
 
 
+def test_a_sentence_says_that_a_person_must_agree() -> None:
+    recorded = {"recorded": {"waits": "version 4 passed and waits for a person's approval"}}
+    told = in_words(result("small", []) | recorded)
+    assert told.endswith("up to date; version 4 passed and waits for a person's approval")
+
+
 def test_the_table_has_a_row_for_each_student_and_marks_the_selected() -> None:
     lines = in_markdown(result("small", [])).splitlines()
     assert lines[2] == "| student | verdict | guarded metric | retention | 97.5 % bounds |"

@@ -198,7 +198,7 @@ def test_a_rollback_outlives_the_same_result(state: Path, workspace: Any, caplog
 
 
 def test_a_student_that_needs_a_person_stays_challenger_until_one_agrees(
-    state: Path, workspace: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    state: Path, workspace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STILLROOM_AUTHOR", "Ada")
     asked = {"required": True, "because": "gate.approval is human", "four_eyes": True}
@@ -206,7 +206,6 @@ def test_a_student_that_needs_a_person_stays_challenger_until_one_agrees(
     recorded = record_again(workspace)
     assert (recorded.challenger, recorded.champion) == (1, None)
     assert recorded.waits is not None
-    assert recorded.waits in caplog.text
     assert "version 1 passed and waits for a person's approval (gate.approval is human)" in recorded.waits
     assert record_again(workspace) == replace(recorded, unchanged=True)
     version = versions.get(tracking.connect(), "toy", 1)

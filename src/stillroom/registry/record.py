@@ -229,7 +229,7 @@ def _promote(
     asked = approval_asked(best.gate)
     if asked.required:
         waits = approval.waits(number, asked)
-        log.warning("%s: %s", model, waits)
+        log.info("%s: %s", model, waits)
         return waits
     promotion.promote(model, number, approval.RUN, f"{best.student} passed the gate", tracker=tracker, store=store)
     return None
