@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from stillroom.files import read_json, write_json
 from stillroom.registry import ledger, promotion, register, runs, tracking, versions
 from stillroom.registry.ledger import Entry
 from stillroom.storage import Folder
+from tests.fault.proxy import ALWAYS, serving
 
 MakeRelease = Callable[..., Path]
 
@@ -265,6 +267,25 @@ def test_lost_entry_is_tried_again(registered: tracking.Tracker) -> None:
     entry = promotion.promote("toy", 1, "ada", "why", tracker=registered, store=Late(root))
     assert [(each.actor, each.to_version) for each in entries()] == [("other", 2), ("ada", 1)]
     assert (entry.sequence, entry.from_version, champion(registered)) == (2, 2, 1)
+
+
+def test_a_ledger_in_a_store_that_ignores_conditions_is_refused_before_its_first_entry(
+    registered: tracking.Tracker, s3: tuple[Any, str], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, bucket = s3
+    monkeypatch.setenv(ledger.LEDGER_VARIABLE, f"s3://{bucket}/ledger")
+    with serving(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.fail("ignore the condition", ALWAYS, method="PUT")
+        with pytest.raises(InputError, match="the server ignores If-None-Match"):
+            promotion.promote("toy", 1, "ada", "first", tracker=registered)
+        move_by_hand(registered, 2)
+        with pytest.raises(InputError, match="the server ignores If-None-Match"):
+            promotion.reconcile("toy", tracker=registered)
+        assert client.list_objects_v2(Bucket=bucket).get("KeyCount") == 0
+        proxy.heal()
+        assert promotion.promote("toy", 1, "ada", "first", tracker=registered).to_version == 1
+        assert [(entry.sequence, entry.to_version) for entry in entries()] == [(1, 2), (2, 1)]
 
 
 def test_move_by_hand_to_a_version_that_passed_is_adopted(
