@@ -47,7 +47,7 @@ def not_answered(wait_s: int) -> State[Any]:
     The server replaces whatever state is proposed after a pause's time limit with one of its own, and so loses
     what the run ended with; a state that is forced is kept.
     """
-    ended = {"name": "NotAnswered", "message": f"nobody filled in the form within {wait_s} s"}
+    name, message = "NotAnswered", f"nobody filled in the form within {wait_s} s"
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run.id, Failed(**ended), force=True)
-    return Failed(**ended)
+        client.set_flow_run_state(flow_run.id, Failed(name=name, message=message), force=True)
+    return Failed(name=name, message=message)

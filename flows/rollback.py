@@ -22,7 +22,7 @@ def rollback(reason: str, actor: str, version: int | None = None, params_file: s
         version: The version to go back to; the champion before this one where it is not given.
         params_file: The file whose registry.model is meant.
 
-    Returns the ledger entry; the state is named GateRefused where that version's proof no longer holds.
+    Returns the ledger entry; the state is named GateRefused where that version lacks its proof or its approval.
     """
     from stillroom.registry import promotion
 

@@ -1,14 +1,16 @@
 """The champion's package, handed out whole or not at all."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stillroom.errors import GateRefused, InputError
 from stillroom.export.runtime import Package
-from stillroom.registry import promotion, tracking
+from stillroom.registry import promotion, runs, tracking, versions
 from stillroom.registry.champion import champion_package
+from stillroom.registry.register import read_release, register
 
 
 def stored(state: Path) -> list[Path]:
@@ -81,3 +83,19 @@ def test_champion_set_by_hand_without_proof_is_refused(registered: tracking.Trac
     registered.client.set_registered_model_alias("toy", "champion", "3")
     with pytest.raises(GateRefused, match="verdict is FAIL"):
         champion_package("toy")
+
+
+def test_champion_set_by_hand_without_approval_is_refused(
+    tracker: tracking.Tracker, run: runs.Run, make_release: Callable[..., Path]
+) -> None:
+    asked = {"required": True, "because": "governance.ai_act is high", "four_eyes": False}
+    release = read_release(make_release("guarded", approval=asked), "static")
+    register(tracker, "toy", release, run, (), {})
+    tracker.client.set_registered_model_alias("toy", "champion", "1")
+    with pytest.raises(GateRefused, match="needs a person's approval"):
+        champion_package("toy")
+    assert champion_package("toy", "1").is_dir()
+    promotion.promote("toy", 1, "ada", "looked at it", tracker=tracker)
+    assert champion_package("toy") == champion_package("toy", "1")
+    tracker.client.delete_model_version_tag("toy", "1", versions.APPROVER_TAG)
+    assert champion_package("toy").is_dir()

@@ -121,7 +121,10 @@ def test_one_that_waits_for_approval_and_one_that_was_refused_it(
         register.register(tracker, "toy", release, run, (), {versions.AUTHOR_TAG: "ada"})
     found = why(tracker, 1)
     assert found.state == "waits for approval"
-    assert "waits for a person's approval (governance.ai_act is high): stillroom promote 1" in found.told[0]
+    assert (
+        "not live because it passed and waits for a person's approval (governance.ai_act is high): stillroom promote 1"
+        in found.told[0]
+    )
     assert "approved by nobody yet; author ada" in told(tracker, 1)
     tracker.client.set_registered_model_alias("toy", "champion", "2")
     promotion.reconcile("toy", tracker=tracker)

@@ -215,7 +215,6 @@ class Worker:
             for keys, answers in answered(self._teacher, unit, self._signals):
                 writer.put(keys, answers)
 
-
     def leave(self) -> None:
         """Remove what is its own, of processes that died too: an actor that is started again keeps its id."""
         shutil.rmtree(self._scratch, ignore_errors=True)

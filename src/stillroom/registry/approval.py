@@ -35,9 +35,9 @@ def agree(model: str, proof: Proof, approver: str) -> None:
         return
     where = f"{model} version {proof.version}: needs a person's approval ({asked.because})"
     if _same(approver, "") or any(_same(approver, nobody) for nobody in (RUN, ITSELF, BY_HAND)):
+        given = f"and {approver.strip()} is no person" if approver.strip() else "which nobody gave"
         raise GateRefused(
-            f"{where}, and {approver.strip() or 'nobody'} is no person; promote it by name, or set its tag "
-            f"{versions.APPROVER_TAG} to the name of who approves"
+            f"{where}, {given}; promote it by name, or set its tag {versions.APPROVER_TAG} to the name of who approves"
         )
     if not asked.four_eyes:
         return
@@ -62,11 +62,8 @@ def sign(tracker: Tracker, model: str, proof: Proof, approver: str) -> None:
 
 
 def waits(number: int, asked: Approval) -> str:
-    """What is told of a version that passed and needs a person's approval."""
-    return (
-        f"version {number} passed and waits for a person's approval ({asked.because}): "
-        f'stillroom promote {number} --reason "…"'
-    )
+    """What is told of a version that passed and needs a person's approval; its subject goes before."""
+    return f'passed and waits for a person\'s approval ({asked.because}): stillroom promote {number} --reason "…"'
 
 
 def _same(one: str, other: str) -> bool:

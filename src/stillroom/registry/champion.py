@@ -5,12 +5,12 @@ import tempfile
 from pathlib import Path
 
 from stillroom import layout
-from stillroom.errors import InputError
+from stillroom.errors import GateRefused, InputError
 from stillroom.export.runtime import MANIFEST, PackageError, read_manifest
 from stillroom.files import atomic_folder, sha256_file
-from stillroom.registry import versions
+from stillroom.registry import approval, ledger, versions
 from stillroom.registry.model import fetch
-from stillroom.registry.proof import check
+from stillroom.registry.proof import Proof, check
 from stillroom.registry.tracking import Tracker, connect
 from stillroom.registry.versions import Version
 
@@ -19,7 +19,7 @@ def champion_package(model: str, version: str = versions.CHAMPION, *, tracker: T
     """The verified package of models:/MODEL@ALIAS or a version number, downloaded once to the state folder.
 
     Raises InputError where the registry has no such alias or version or its package is damaged, GateRefused
-    where the alias champion stands at a version without its proof.
+    where the alias champion stands at a version without its proof or its approval.
     """
     tracker = tracker or connect()
     found = versions.resolve(tracker, model, version)
@@ -34,8 +34,18 @@ def champion_package(model: str, version: str = versions.CHAMPION, *, tracker: T
             with atomic_folder(target) as folder:
                 shutil.copytree(package, folder, dirs_exist_ok=True)
     if version.lower() == versions.CHAMPION:
-        check(target, model, found)
+        _check_approval(model, found, check(target, model, found))
     return target
+
+
+def _check_approval(model: str, version: Version, proof: Proof) -> None:
+    """A version that was moved to by hand and needs an approval is not handed out before it is met and undone."""
+    try:
+        approval.agree(model, proof, version.tags.get(versions.APPROVER_TAG, ""))
+    except GateRefused:
+        entries = ledger.read(model, ledger.default_store())
+        if not any(version.holds(entry.package_digest, entry.gate_report_sha256) for entry in entries):
+            raise
 
 
 def _is_whole(folder: Path, manifest_sha256: str) -> bool:

@@ -53,6 +53,8 @@ def promote(
     """
     if not actor.strip() or not reason.strip():
         raise InputError(f"promotion of {model}: actor is {actor!r}, reason is {reason!r}; give both")
+    if any("\ud800" <= sign <= "\udfff" for sign in actor + reason):
+        raise InputError(f"promotion of {model}: actor is {actor!r}, reason is {reason!r}; give both as UTF-8")
     tracker, store = tracker or connect(), store or ledger.default_store()
     with _turn(model):
         proof = prove(tracker, model, version)

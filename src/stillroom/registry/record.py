@@ -228,7 +228,7 @@ def _promote(
         return None
     asked = approval_asked(best.gate)
     if asked.required:
-        waits = approval.waits(number, asked)
+        waits = f"version {number} {approval.waits(number, asked)}"
         log.info("%s: %s", model, waits)
         return waits
     promotion.promote(model, number, approval.RUN, f"{best.student} passed the gate", tracker=tracker, store=store)

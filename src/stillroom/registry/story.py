@@ -151,7 +151,7 @@ def _answer(
     if versions.REFUSED_TAG in version.tags:
         return "refused", f"it was made champion by hand and refused: {one_line(version.tags[versions.REFUSED_TAG])}"
     if asked.required:
-        return "waits for approval", approval.waits(number, asked)
+        return "waits for approval", f"it {approval.waits(number, asked)}"
     return "passed", f'nobody made it champion; it passed, and stillroom promote {number} --reason "…" does'
 
 

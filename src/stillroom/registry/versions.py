@@ -17,6 +17,8 @@ APPLIED_TAG = "ledger.applied"
 REFUSED_TAG = "promotion.refused"
 APPROVER_TAG = "approval.by"
 AUTHOR_TAG = "author"
+_LAST = 2**31 - 1
+"""The largest number that a version can have in MLflow's databases."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def model(tracker: Tracker, name: str) -> Model:
 
 def get(tracker: Tracker, name: str, number: int) -> Version | None:
     """One version, or None if the registry does not have it."""
+    if not 0 < number <= _LAST:
+        return None
     with translated(tracker.uri):
         try:
             found = tracker.client.get_model_version(name, str(number))
