@@ -157,6 +157,12 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(raw: dict[str, Any
         ),
         (minimal(gate={"slices": {"vip": {}}}), ["gate.slices.vip: give either pattern, or min_chars"]),
         (minimal(gate={"slices": {"vip": {"pattern": "a", "max_chars": 9}}}), ["gate.slices.vip: give either pattern"]),
+        (minimal(gate={"slices": {"vip": {"column": "x"}}}), ["gate.slices.vip: column and values go together"]),
+        (minimal(gate={"slices": {"vip": {"max_chars": 9, "values": ["x"]}}}), ["gate.slices.vip: column and values"]),
+        (
+            minimal(gate={"slices": {"vip": {"pattern": "a", "column": "x", "values": ["x"]}}}),
+            ["gate.slices.vip: give either pattern"],
+        ),
         (minimal(gate={"slices": {"vip": {"min_chars": 9, "max_chars": 3}}}), ["no text has such a length"]),
         (minimal(gate={"slices": {"a/b": {"max_chars": 3}}}), ["slices: 'a/b' is no slice name"]),
         (minimal(gate={"slices": {"size": {"max_chars": 3}}}), ["slices: 'size' is a key that DVC ignores"]),

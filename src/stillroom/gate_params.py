@@ -19,7 +19,8 @@ class ClassRecallParams(Section):
 
 
 class SliceParams(Section):
-    """A part of the test rows, by their texts, in which the student must keep the teacher's accuracy too."""
+    """A part of the test rows, by their texts or by a column, in which the student must keep the teacher's accuracy
+    too."""
 
     pattern: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     """Regular expression (the syntax of the package regex, as of re): texts in which it is found anywhere."""
@@ -27,6 +28,10 @@ class SliceParams(Section):
     """Texts of so many characters at least."""
     max_chars: Annotated[int, Field(ge=0)] | None = None
     """Texts of so many characters at most."""
+    column: Annotated[str, Field(min_length=1)] | None = None
+    """A further column of the file that test rows come from: data.test or, without one, data.source."""
+    values: tuple[bool | int | str, ...] = ()
+    """Rows that have one of these there."""
     retention: Kept | None = None
     """The least that student's accuracy ÷ teacher's may be here; default, gate.retention.accuracy."""
 
@@ -43,8 +48,11 @@ class SliceParams(Section):
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
-        if (self.pattern is None) == (self.min_chars is None and self.max_chars is None):
-            raise ValueError("give either pattern, or min_chars and max_chars or one of these two")
+        has_length = self.min_chars is not None or self.max_chars is not None
+        if (self.pattern is not None) + has_length + (self.column is not None) != 1:
+            raise ValueError("give either pattern, or min_chars and max_chars or one of these, or column and values")
+        if (self.column is not None) != bool(self.values):
+            raise ValueError("column and values go together; give both")
         if self.min_chars is not None and self.max_chars is not None and self.min_chars > self.max_chars:
             raise ValueError(f"min_chars is {self.min_chars} and max_chars {self.max_chars}; no text has such a length")
         return self

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from stillroom import layout
+from stillroom.data.splits import read_snapshot
 from stillroom.errors import InputError
-from stillroom.files import file_digests, read_json
+from stillroom.files import file_digests, read_json, write_json
 from stillroom.gate.approval import Approval
 from stillroom.gate.verdict import Scores, read_gate_report
 from stillroom.gate_params import GateParams
@@ -105,4 +106,27 @@ def test_slices_are_rows_of_the_split_s_texts(params: Params) -> None:
 def test_a_slice_without_rows_stops_the_stage_and_writes_nothing(params: Params) -> None:
     with pytest.raises(InputError, match=r"gate\.slices\.none selects none of the 400 test rows"):
         select.run(with_slices(params, none={"pattern": "nowhere"}))
+    assert not Path("reports").exists()
+
+
+def with_languages(params: Params, *values: str) -> Params:
+    """The raw file of the split, with a column; its first 400 rows are the test rows."""
+    cells = [("de", "fr", "en", "en")[n % 4] if n < 400 else "xx" for n in range(400 + 2 * len(NAMES))]
+    rows = [f"text {n},{NAMES[n % 4]},{cell}" for n, cell in enumerate(cells)]
+    layout.SOURCE_DATA.mkdir(parents=True)
+    (layout.SOURCE_DATA / "train.csv").write_text("\n".join(["text,label,language", *rows]))
+    write_json(layout.SOURCE_DATA / "source.json", read_snapshot(layout.SPLIT).source.model_dump(mode="json"))
+    return with_slices(params, language={"column": "language", "values": values, "retention": 0.5})
+
+
+def test_a_slice_of_a_column_is_found_in_the_raw_file(params: Params) -> None:
+    select.run(with_languages(params, "de", "fr"))
+    part = read_gate_report(layout.GATE_REPORTS / "good.json").slices["language"]
+    # the student errs in the first 9 rows, five of which are in the slice, the teacher in the first 8, four of them
+    assert (part.rows, part.scores) == (200, Scores(student=195 / 200, teacher=196 / 200))
+
+
+def test_a_value_of_no_test_row_stops_the_stage_and_writes_nothing(params: Params) -> None:
+    with pytest.raises(InputError, match=r"gate\.slices\.language\.values has 'xx', which none of the 400 test rows"):
+        select.run(with_languages(params, "de", "xx"))
     assert not Path("reports").exists()

@@ -41,22 +41,41 @@ def read_table(path: Path, text: str, label: str | None, shown: str) -> Table:
     `shown` names the file in messages. Raises InputError for what cannot be read: no such column (the
     nearest is named), encodings, quotes, rows of another width, JSON or Parquet that is not whole, no rows.
     """
+    if text == label:
+        raise InputError(f"params.yaml: data.text and data.label are both {text!r}; name two columns")
+    found = _read(path, {"data.text": text} | ({} if label is None else {"data.label": label}), shown)
+    texts, labels = found.columns if label is not None else (*found.columns, [])
+    return Table(shown, texts, labels, found.places, found.unit, found.encoding, found.findings)
+
+
+def read_columns(path: Path, names: Mapping[str, str], shown: str) -> dict[str, Sequence[Any]]:
+    """Read other columns of the same rows. names: by the parameter that asks for each, as is the answer."""
+    return dict(zip(names, _read(path, names, shown).columns, strict=True))
+
+
+@dataclass(frozen=True)
+class _Found:
+    columns: Sequence[list[Any]]
+    places: Sequence[int]
+    unit: str
+    encoding: str
+    findings: tuple[str, ...] = ()
+
+
+def _read(path: Path, names: Mapping[str, str], shown: str) -> _Found:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{shown}: no known format; give a file that ends in {', '.join(FORMATS)}")
-    if text == label:
-        raise InputError(f"params.yaml: data.text and data.label are both {text!r}; name two columns")
-    names = {"data.text": text} | ({} if label is None else {"data.label": label})
     try:
-        table = _read_parquet(path, names, shown) if suffix == ".parquet" else _read_text(path, names, shown)
+        found = _read_parquet(path, names, shown) if suffix == ".parquet" else _read_text(path, names, shown)
     except OSError as error:
         raise InputError(f"{shown}: not readable ({error.strerror or error})") from error
-    if not table.texts:
+    if not found.places:
         raise InputError(f"{shown}: has no rows")
-    return table
+    return found
 
 
-def _read_text(path: Path, names: Mapping[str, str], shown: str) -> Table:
+def _read_text(path: Path, names: Mapping[str, str], shown: str) -> _Found:
     decoded = decode(path.read_bytes(), shown)
     findings = []
     if decoded.doubtful is not None:
@@ -67,14 +86,7 @@ def _read_text(path: Path, names: Mapping[str, str], shown: str) -> Table:
         records = _DELIMITED[path.suffix.lower()](decoded.text, shown)
         findings += records.findings
         columns, places = _columns(records, names, shown), records.lines
-    return _table(shown, columns, places, "line", decoded.encoding, findings)
-
-
-def _table(
-    shown: str, columns: Sequence[list[Any]], places: Sequence[int], unit: str, encoding: str, findings: Sequence[str]
-) -> Table:
-    texts, labels = columns if len(columns) == 2 else (*columns, [])
-    return Table(shown, texts, labels, places, unit, encoding, tuple(findings))
+    return _Found(columns, places, "line", decoded.encoding, tuple(findings))
 
 
 def _columns(records: Records, names: Mapping[str, str], shown: str) -> list[list[Any]]:
@@ -105,7 +117,7 @@ def _json_lines(content: str, names: Mapping[str, str], shown: str) -> tuple[lis
     return columns, places
 
 
-def _read_parquet(path: Path, names: Mapping[str, str], shown: str) -> Table:
+def _read_parquet(path: Path, names: Mapping[str, str], shown: str) -> _Found:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -114,11 +126,11 @@ def _read_parquet(path: Path, names: Mapping[str, str], shown: str) -> Table:
     try:
         with pq.ParquetFile(path) as file:
             _require(list(file.schema_arrow.names), names, shown)
-            table = file.read(columns=list(names.values()))
+            table = file.read(columns=list(dict.fromkeys(names.values())))
         columns = [table[name].to_pylist() for name in names.values()]
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{shown}: not readable as Parquet ({' '.join(str(error).split())})") from error
-    return _table(shown, columns, range(1, len(columns[0]) + 1), "row", "utf-8", ())
+    return _Found(columns, range(1, len(columns[0]) + 1), "row", "utf-8")
 
 
 def _require(names: Sequence[str], wanted: Mapping[str, str], shown: str) -> None:

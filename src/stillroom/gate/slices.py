@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stillroom.data.labels import nearest_label
 from stillroom.errors import InputError
 from stillroom.gate_params import SliceParams
 
@@ -15,31 +17,66 @@ PATTERN_SECONDS = 10.0
 Mask = NDArray[np.bool_]
 
 
-def select_rows(slices: Mapping[str, SliceParams], texts: Sequence[str]) -> dict[str, Mask]:
-    """Rows of each slice, as masks [rows] over the test texts.
+def asked_columns(slices: Mapping[str, SliceParams]) -> dict[str, str]:
+    """The columns that slices are made of, by the parameter that names each."""
+    return {_param(name): part.column for name, part in slices.items() if part.column is not None}
 
-    Raises InputError for a slice that selects no row, since what nothing was tested on was not kept, and for a
-    pattern that takes longer than PATTERN_SECONDS, as those do that try ever more ways to fail.
+
+def select_rows(
+    slices: Mapping[str, SliceParams],
+    texts: Sequence[str],
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    of: str = "test rows",
+) -> dict[str, Mask]:
+    """Rows of each slice, as masks [rows] over texts. columns: those of `asked_columns`; of: what the rows are.
+
+    Raises InputError for a slice, or a value of one, that selects no row, since what nothing was tested on was not
+    kept, and for a pattern that takes longer than PATTERN_SECONDS, as those do that try ever more ways to fail.
     """
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     masks = {}
     for name, part in slices.items():
         if part.pattern is not None:
-            mask = _found(name, part.pattern, texts)
+            mask = _found(name, part.pattern, texts, of)
+        elif part.column is not None:
+            mask = _having(name, part, (columns or {})[_param(name)], of)
         else:
             mask = lengths >= (part.min_chars or 0)
             if part.max_chars is not None:
                 mask &= lengths <= part.max_chars
         if not mask.any():
             raise InputError(
-                f"params.yaml: gate.slices.{name} selects none of the {len(texts)} test rows, so nothing can be "
+                f"params.yaml: gate.slices.{name} selects none of the {len(texts)} {of}, so nothing can be "
                 "judged; widen it or leave it out"
             )
         masks[name] = mask
     return masks
 
 
-def _found(name: str, pattern: str, texts: Sequence[str]) -> Mask:
+def _param(name: str) -> str:
+    return f"gate.slices.{name}.column"
+
+
+def _having(name: str, part: SliceParams, cells: Sequence[Any], of: str) -> Mask:
+    """Rows whose cell is one of the values: in CSV all cells are strings, in JSONL and Parquet they need not be."""
+    held = [_as_string(cell) for cell in cells]
+    known = sorted({cell for cell in held if cell is not None})
+    for value in map(_as_string, part.values):
+        if value not in known:
+            near = nearest_label(str(value), known)
+            told = f"did you mean {near!r}?" if near else f"there are {', '.join(map(repr, known[:5]))}"
+            raise InputError(
+                f"params.yaml: gate.slices.{name}.values has {value!r}, which none of the {len(cells)} {of} has in the "
+                f"column {part.column!r}; {told}"
+            )
+    return np.isin(np.array(held, dtype=object), [*map(_as_string, part.values)])
+
+
+def _as_string(value: Any) -> str | None:
+    return str(value).lower() if isinstance(value, bool) else None if value is None else str(value)
+
+
+def _found(name: str, pattern: str, texts: Sequence[str], of: str) -> Mask:
     import regex
 
     compiled, end = regex.compile(pattern), time.monotonic() + PATTERN_SECONDS
@@ -50,6 +87,6 @@ def _found(name: str, pattern: str, texts: Sequence[str]) -> Mask:
         except TimeoutError as error:
             raise InputError(
                 f"params.yaml: gate.slices.{name}.pattern is {pattern!r}; it took more than {PATTERN_SECONDS:g} s and "
-                f"was stopped at test row {row} of {len(texts)}; write it without repeats inside repeats"
+                f"was stopped at {row} of {len(texts)} {of}; write it without repeats inside repeats"
             ) from error
     return found

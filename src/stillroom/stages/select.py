@@ -3,12 +3,13 @@
 import logging
 
 from stillroom import layout
+from stillroom.data.columns import columns_of_test
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.files import atomic_folder, write_json
 from stillroom.gate.approval import asked
 from stillroom.gate.evidence import read_evidence
 from stillroom.gate.select import Judged, summarise
-from stillroom.gate.slices import select_rows
+from stillroom.gate.slices import asked_columns, select_rows
 from stillroom.gate.verdict import judge
 from stillroom.params import Params
 
@@ -19,7 +20,9 @@ def run(params: Params) -> dict[str, float]:
     """Publish reports/gate and reports/summary.json; that nobody passes is a result, not a failure."""
     snapshot = read_snapshot(layout.SPLIT)
     test = read_split(layout.SPLIT, "test")
-    slices = select_rows(params.gate.slices, test.text)
+    wanted = asked_columns(params.gate.slices)
+    columns = columns_of_test(layout.SOURCE_DATA, snapshot, test.row, wanted) if wanted else {}
+    slices = select_rows(params.gate.slices, test.text, columns)
     approval = asked(params.gate, params.governance)
     students = []
     for name in params.students:

@@ -16,6 +16,7 @@ from stillroom.data.sources.materialise import snapshot
 from stillroom.data.sources.teacher import checkpoint_folder
 from stillroom.errors import InputError
 from stillroom.files import file_digests, sha256_file, tree_digest
+from stillroom.gate_params import GateParams
 from stillroom.governance_params import GovernanceParams
 from stillroom.params import GrowthParams, Method, Params
 from stillroom.student_params import Student
@@ -81,6 +82,47 @@ def test_unlabelled_rows_are_laid_out_pinned_and_checked(
     assert listing(workspace) == before
     assert snapshot(make_params(), workspace).changed
     assert not (workspace / "sources/data/unlabelled.jsonl").exists()
+
+
+LANGUAGES = "text,label,language\n" + "".join(f"card {n},{'ab'[n % 2]},{['de', 'fr'][n % 2]}\n" for n in range(8))
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"column": "languages", "values": ["de"]}, "has no column 'languages' (gate.slices.x.column); did you mean"),
+        ({"column": "language", "values": ["it"]}, "gate.slices.x.values has 'it', which none of the 8 rows of"),
+        ({"min_chars": 9}, "gate.slices.x selects none of the 8 rows of"),
+        ({"column": "language", "values": ["de"]}, None),
+    ],
+)
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("given", ["source", "test"])
+def test_slices_that_can_have_no_test_row_stop_before_anything_is_trained(
+    make_params: MakeParams,
+    state: Path,
+    workspace: Path,
+    tmp_path: Path,
+    part: dict[str, object],
+    told: str | None,
+    known: bool,
+    given: str,
+) -> None:
+    (tmp_path / "told.csv").write_text(LANGUAGES)
+    (tmp_path / "train.csv").write_text(LANGUAGES if given == "source" else LANGUAGES.replace("language", "code"))
+    files = {"source": str(tmp_path / "train.csv"), given: str(tmp_path / "told.csv")}
+    params = make_params(**files)
+    if known:
+        snapshot(params, workspace)
+    before = listing(workspace)
+    sliced = params.model_copy(update={"gate": GateParams.model_validate({"slices": {"x": part}})})
+    if told is None:
+        assert snapshot(sliced, workspace).changed is not known
+        return
+    with pytest.raises(InputError) as refused:
+        snapshot(sliced, workspace)
+    assert told in str(refused.value)
+    assert listing(workspace) == before
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
         _check_rows(files, params, teacher.path)
         data_bytes = sum(size_on_disk(fetched.path) for fetched in files.values())
         ensure_room(layout.state(), workspace, params.teacher.members * size_on_disk(teacher.path), data_bytes)
+    _check_slices(files, params)
     if stale_data:
         _lay(files, source, data)
     if stale_pin:
@@ -172,6 +173,21 @@ def _check_rows(files: dict[str, Fetched], params: Params, teacher: Path) -> Non
     if not params.teacher.fine_tune:
         wanted = rows.examples["train"].label_counts()
         check_labels(labels_of(teacher), wanted, f"teacher.source: {shown(params.teacher.source)}")
+
+
+def _check_slices(files: dict[str, Fetched], params: Params) -> None:
+    """Refuse slices of which no row can come into the test set, before a teacher is trained."""
+    if not params.gate.slices:
+        return
+    from stillroom.data.checks import check_texts
+    from stillroom.data.reading import read_columns, read_table
+    from stillroom.gate.slices import asked_columns, select_rows
+
+    fetched, asked = files.get("test", files["train"]), asked_columns(params.gate.slices)
+    uri = shown(fetched.address.uri)
+    texts = check_texts(read_table(fetched.path, params.data.text, None, uri), params.data.max_chars)
+    columns = read_columns(fetched.path, asked, uri) if asked else {}
+    select_rows(params.gate.slices, texts, columns, f"rows of {uri}")
 
 
 def _check_growth(params: Params, teacher: Path) -> None:
