@@ -325,6 +325,8 @@ PINNED: dict[str, Any] = {
         "test_sha256": "2" * 64,
         "unlabelled": "u.csv",
         "unlabelled_sha256": "4" * 64,
+        "cases": "c.csv",
+        "cases_sha256": "5" * 64,
         "licence": "CC-BY-4.0",
     },
     "teacher": {"source": "encoder", "sha256": "3" * 64, "name": "big", "licence": "MIT", "epochs": 2},
@@ -340,6 +342,7 @@ PINNED: dict[str, Any] = {
         ("data.test=b.csv", {"data.test_sha256"}),
         ("data.test=null", {"data.test_sha256"}),
         ("data.unlabelled=b.csv", {"data.unlabelled_sha256"}),
+        ("data.cases=b.csv", {"data.cases_sha256"}),
         (
             "teacher.source=other",
             {"teacher.sha256", "teacher.name", "teacher.licence", "governance.teacher_terms"},

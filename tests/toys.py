@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillroom import layout
+from stillroom.data.cases import NONE, write_cases
 from stillroom.data.examples import Examples
 from stillroom.data.manifest import DataSource, FileSource
 from stillroom.data.splits import Rows, write_splits
@@ -221,10 +222,17 @@ def write_workspace(path: Path, checkpoint: Path, rows: Sequence[int] = (120, 45
         first += count
     source = DataSource(train=FileSource(uri="rows.csv", sha256="0" * 64, file="train.csv"))
     write_splits(Splits(examples), source, [], path / layout.SPLIT)
+    write_no_cases(path)
     pin_teacher(path, checkpoint)
     write_yaml(validate(toy_params(), "toy"), path / layout.PARAMS)
     (path / layout.LOCK).write_text("numpy==2.0\n", encoding="utf-8")
     return Workspace(path)
+
+
+def write_no_cases(workspace: Path) -> None:
+    """Say, as the stage ingest does, that there are no must-not-change cases."""
+    (workspace / layout.INGESTED).mkdir(parents=True, exist_ok=True)
+    write_cases(NONE, workspace / layout.CASES)
 
 
 def pin_teacher(workspace: Path, checkpoint: Path) -> None:

@@ -35,6 +35,10 @@ class DataParams(Section):
     unlabelled: str | None = None
     """Texts without labels, which the teacher alone labels; a column of labels there is ignored."""
     unlabelled_sha256: Sha256 | None = None
+    cases: str | None = None
+    """Must-not-change cases: texts that every package must answer exactly as labelled there or, without a column of
+    labels, as the teacher does."""
+    cases_sha256: Sha256 | None = None
     text: str = "text"
     """Name of the column with the text."""
     label: str = "label"

@@ -45,6 +45,7 @@ _TOLD_OF: Mapping[str, tuple[str, ...]] = {
     "data.validation": ("data.validation_sha256",),
     "data.test": ("data.test_sha256",),
     "data.unlabelled": ("data.unlabelled_sha256",),
+    "data.cases": ("data.cases_sha256",),
     "teacher.source": ("teacher.sha256", "teacher.name", "teacher.licence", "governance.teacher_terms"),
 }
 """Keys that tell of what stands at an address, and of no other."""

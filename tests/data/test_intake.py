@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from stillroom.data.cases import Cases
 from stillroom.data.intake import Ingested, take_in
 from stillroom.errors import InputError
 from stillroom.params import DataParams
@@ -139,4 +140,59 @@ def test_bad_unlabelled_texts_are_refused_in_one_line(tmp_path: Path, content: b
         with_unlabelled(tmp_path, content)
     assert str(caught.value).startswith("own.csv: ")
     assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def with_cases(folder: Path, content: str, name: str = "own.csv") -> Ingested:
+    train, own = folder / "train.csv", folder / name
+    train.write_bytes(GOOD)
+    own.write_text(content)
+    return take_in({"train": ("train.csv", train), "cases": (name, own)}, DATA)
+
+
+def test_cases_stand_beside_the_rows_with_their_places_and_labels(tmp_path: Path) -> None:
+    ingested = with_cases(tmp_path, 'label,text\na,"one\ncard"\nb,one app\n')  # the second is a training row too
+    assert ingested.cases == Cases(["line 2", "line 4"], ["one\ncard", "one app"], ["a", "b"])
+    assert set(ingested.examples) == {"train"}
+    assert (ingested.files["cases"]["rows"], ingested.files["cases"]["findings"]) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [("own.csv", "text,level\nfour,9\n", "line 2"), ("own.jsonl", '\n{"text": "four"}\n', "line 2")],
+)
+def test_cases_without_a_column_of_labels_are_the_teacher_s(
+    tmp_path: Path, name: str, content: str, place: str
+) -> None:
+    ingested = with_cases(tmp_path, content, name)
+    assert ingested.cases == Cases([place], ["four"], None)
+    (finding,) = ingested.files["cases"]["findings"]
+    assert finding == "no column 'label': what must not change is the teacher's answer"
+
+
+def test_a_list_of_labels_is_demanded_as_a_whole(tmp_path: Path) -> None:
+    data = DATA.model_copy(update={"problem_type": "multi_label"})
+    train, own = tmp_path / "train.csv", tmp_path / "own.csv"
+    train.write_bytes(GOOD)
+    own.write_text("text,label\nthree,b;a\nfour,\n")
+    cases = take_in({"train": ("train.csv", train), "cases": ("own.csv", own)}, data).cases
+    assert cases.label == [("a", "b"), ()]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "own.csv: is empty"),
+        ("text,label\n", "own.csv: has no rows"),
+        ("words,label\nx,a\n", "own.csv: has no column 'text' (data.text)"),
+        ("text,Label\nx,a\n", "own.csv: has the column 'Label' and no 'label' (data.label); rename it, or drop it"),
+        ("text,label\nx,a\ny,c\n", "own.csv: label 'c' (1 rows) is unknown in the training rows"),
+        ("text,label\nx,a\n,b\n", "own.csv: line 3: the text is empty"),
+        ("text,label\nx,a\ny,b\nx,b\n", "own.csv: line 4: has the text of line 2 and another label"),
+    ],
+)
+def test_bad_cases_are_refused_in_one_line(tmp_path: Path, content: str, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        with_cases(tmp_path, content)
+    assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)

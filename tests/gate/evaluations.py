@@ -15,6 +15,7 @@ from stillroom.data.splitting import Splits
 from stillroom.files import write_json
 from stillroom.gate.metrics import agreement, classification_metrics, per_class
 from stillroom.problem import problem_of
+from tests.toys import write_no_cases
 
 NAMES = ("auto", "bank", "card", "debt")
 DIGEST = hashlib.sha256(b"package").hexdigest()
@@ -111,7 +112,7 @@ def write_evaluation(
 
 
 def write_split(folder: Path, labels: Array, names: Sequence[str] = NAMES) -> SnapshotManifest:
-    """Write artifacts/split with these test labels, and a row of each class in the other splits."""
+    """Write artifacts/split with these test labels, a row of each class in the other splits, and no cases."""
     test = Examples(list(range(len(labels))), [f"text {n}" for n in range(len(labels))], [names[c] for c in labels])
     ids = [len(labels) + n for n in range(2 * len(names))]
     halves = [
@@ -119,4 +120,5 @@ def write_split(folder: Path, labels: Array, names: Sequence[str] = NAMES) -> Sn
     ]
     splits = Splits({"train": halves[0], "validation": halves[1], "test": test}, {"exact_duplicates": 0}, [])
     source = DataSource(train=FileSource(uri="rows.csv", sha256="a" * 64, file="train.csv"), licence="CC0-1.0")
+    write_no_cases(folder.parent.parent)
     return write_splits(splits, source, [], folder)

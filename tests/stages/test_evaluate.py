@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from stillroom import layout
-from stillroom.data.splits import read_split
+from stillroom.data.cases import Cases, read_cases, write_cases
+from stillroom.data.splits import read_snapshot, read_split
 from stillroom.export.predictions import read_probabilities
 from stillroom.export.runtime import Package
-from stillroom.files import file_digests
+from stillroom.files import file_digests, sha256_file
+from stillroom.gate.cases import read_case_answers
+from stillroom.gate.evidence import read_evaluation
 from stillroom.gate.metrics import agreement, classification_metrics
 from stillroom.stages import evaluate
 from stillroom.stages.receipt import read_receipt
@@ -154,3 +157,34 @@ def test_a_reference_of_other_test_rows_is_refused(
     write_examples(rows.take([True] * 40 + [False] * 5), path)
     assert run_stage(monkeypatch, "evaluate", "static") == 2
     assert "holds other rows, or another order, than the split" in caplog.text
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_cases_are_answered_by_the_package_and_kept_beside_its_predictions(
+    own_finished: Workspace, monkeypatch: pytest.MonkeyPatch, labelled: bool
+) -> None:
+    test, snapshot = read_split(layout.SPLIT, "test"), read_snapshot(layout.SPLIT)
+    texts = [*test.text[:6], "of the again"]
+    given = [
+        snapshot.labels[(label + 1) % len(LABELS)] for label in [*test.label[:6], 0]
+    ]  # most are answered otherwise
+    write_cases(Cases([f"line {n}" for n in range(2, 9)], texts, [*given] if labelled else None), layout.CASES)
+    before = predictions("static")
+    if not labelled:
+        assert run_stage(monkeypatch, "evaluate", "static") == 2, "the teacher has not answered them"
+        assert run_stage(monkeypatch, "reference") == 0
+    assert run_stage(monkeypatch, "evaluate", "static") == 0
+    np.testing.assert_array_equal(predictions("static")["student"], before["student"])
+    folder = layout.EVALUATIONS / "static"
+    cases, told = read_cases(layout.CASES), read_evaluation(folder)
+    answers = read_case_answers(folder, told, cases, sha256_file(layout.CASES), len(LABELS))
+    assert answers is not None
+    if labelled:
+        demanded = np.array([snapshot.labels.index(name) for name in given])
+    else:
+        teacher = read_probabilities(layout.REFERENCE / "predictions.parquet", "teacher", test)
+        demanded = np.append(teacher[:6].argmax(axis=1), -1)
+    chosen = Package.load(layout.PACKAGES / "static/student").predict(texts).argmax(axis=1)
+    assert answers.changed[:6].tolist() == (chosen != demanded)[:6].tolist()
+    assert answers.demanded == ("labels" if labelled else "teacher")
+    assert answers.changed.any() or not labelled

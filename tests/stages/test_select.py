@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stillroom import layout
-from stillroom.data.splits import read_snapshot
+from stillroom.data.cases import Cases, write_cases
+from stillroom.data.splits import Rows, read_snapshot
 from stillroom.errors import InputError
-from stillroom.files import file_digests, read_json, write_json
+from stillroom.export.predictions import write_predictions
+from stillroom.files import file_digests, read_json, sha256_file, write_json
 from stillroom.gate.approval import Approval
-from stillroom.gate.verdict import Scores, read_gate_report
+from stillroom.gate.verdict import CasesFinding, Scores, read_gate_report
 from stillroom.gate_params import GateParams
 from stillroom.governance_params import GovernanceParams
 from stillroom.params import Params, validate
@@ -130,3 +133,20 @@ def test_a_value_of_no_test_row_stops_the_stage_and_writes_nothing(params: Param
     with pytest.raises(InputError, match=r"gate\.slices\.language\.values has 'xx', which none of the 400 test rows"):
         select.run(with_languages(params, "de", "xx"))
     assert not Path("reports").exists()
+
+
+def test_cases_are_judged_by_the_answers_beside_the_evaluation(params: Params) -> None:
+    cases = Cases(["line 2", "line 3"], ["x", "y"], ["bank", "card"])
+    write_cases(cases, layout.CASES)
+    with pytest.raises(InputError, match="good: answers other cases"):
+        select.run(params)
+    for name, given in (("good", [1, 2]), ("bad", [1, 1])):
+        folder = layout.EVALUATIONS / name
+        rows = Rows(np.arange(2), cases.text, np.array([1, 2]))
+        write_predictions(folder / layout.CASES.name, rows, {"student": one_hot(np.array(given), len(NAMES))})
+        told = read_json(folder / "evaluation.json")
+        write_json(folder / "evaluation.json", {**told, "cases_sha256": sha256_file(layout.CASES)})
+    select.run(params)
+    found = {name: read_gate_report(layout.GATE_REPORTS / f"{name}.json").cases for name in ("good", "bad")}
+    assert found["good"] == CasesFinding(rows=2, demanded="labels", changed=0, where=(), verdict="PASS")
+    assert found["bad"] == CasesFinding(rows=2, demanded="labels", changed=1, where=("line 3",), verdict="FAIL")

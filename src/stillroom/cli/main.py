@@ -268,7 +268,7 @@ def source(
         version_data(place)
         data = read_json(place.path / layout.SOURCE_DATA / "source.json")
         teacher = read_json(place.path / layout.SOURCE_TEACHER)
-    for name in ("train", "validation", "test", "unlabelled"):
+    for name in ("train", "validation", "test", "unlabelled", "cases"):
         if data.get(name):
             print(f"{name:12s} {data[name]['sha256']}  {data[name]['uri']}")
     print(f"{'teacher':12s} {teacher['sha256']}  {teacher['uri']}")

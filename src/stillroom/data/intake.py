@@ -1,27 +1,34 @@
 """Take in: read and check the raw files of a run, all of them or none."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from stillroom.data.cases import NONE, Cases
 from stillroom.data.checks import check_classes, check_known_labels, check_rows, check_texts
 from stillroom.data.examples import Examples, names_of
 from stillroom.data.labels import near_equal
-from stillroom.data.manifest import SPLITS, UNLABELLED
-from stillroom.data.reading import Table, read_table
+from stillroom.data.manifest import CASES, SPLITS, UNLABELLED
+from stillroom.data.reading import Table, column_names, read_table
+from stillroom.errors import InputError
 from stillroom.params import DataParams
+
+_TYPING_ERROR = 0.8
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """Checked rows by split, a description of each file, what a person should look at, and texts without labels."""
+    """Checked rows by split, a description of each file, what a person should look at, texts without labels, and cases
+    (none unless a file of them is given)."""
 
     examples: dict[str, Examples]
     files: dict[str, dict[str, Any]]
     findings: list[str]
     unlabelled: list[str] | None = None
+    cases: Cases = NONE
 
 
 def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested:
@@ -54,13 +61,61 @@ def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested
         findings.append(
             f"train: no row has two labels; look whether {data.label_separator!r} is what stands between them"
         )
-    if UNLABELLED not in files:
-        return Ingested(examples, described, findings)
-    shown, path = files[UNLABELLED]
-    table = read_table(path, data.text, None, shown)
-    texts = check_texts(table, data.max_chars)
-    described[UNLABELLED] = _describe(table, path) | {"findings": list(table.findings)}
-    return Ingested(examples, described, findings, texts)
+    texts, cases = None, NONE
+    if UNLABELLED in files:
+        shown, path = files[UNLABELLED]
+        table = read_table(path, data.text, None, shown)
+        texts = check_texts(table, data.max_chars)
+        described[UNLABELLED] = _describe(table, path) | {"findings": list(table.findings)}
+    if CASES in files:
+        shown, path = files[CASES]
+        cases, table = _take_in_cases(path, data, list(known), shown)
+        kept = f"no column {data.label!r}: what must not change is the teacher's answer"
+        told = [*table.findings, *([kept] if cases.label is None else [])]
+        described[CASES] = _describe(table, path) | {"findings": told}
+    return Ingested(examples, described, findings, texts, cases)
+
+
+def _take_in_cases(path: Path, data: DataParams, known: Sequence[str], shown: str) -> tuple[Cases, Table]:
+    """Read and check a file of cases, with or without the column of labels. known: the labels of the training rows.
+
+    Raises InputError as rows do, for a label that no training row has, for a text that is there with two answers, and
+    for a column that seems to be that of the labels, misspelt.
+    """
+    if not _has_labels(path, data, shown):
+        table = read_table(path, data.text, None, shown)
+        return Cases(_places(table), check_texts(table, data.max_chars), None), table
+    table = read_table(path, data.text, data.label, shown)
+    separator = data.label_separator if data.problem_type == "multi_label" else None
+    rows = check_rows(table, data.max_chars, 0, separator)
+    check_known_labels(rows, known, shown)
+    first: dict[str, int] = {}
+    for index, (text, label) in enumerate(zip(rows.text, rows.label, strict=True)):
+        other = first.setdefault(text, index)
+        if rows.label[other] != label:
+            raise InputError(
+                f"{table.where(index)}: has the text of {table.unit} {table.places[other]} and another label; "
+                "no package can give both, drop one"
+            )
+    return Cases(_places(table), rows.text, rows.label), table
+
+
+def _has_labels(path: Path, data: DataParams, shown: str) -> bool:
+    names = column_names(path, shown)
+    if data.label in names:
+        return True
+    others = {name.strip().lower(): name for name in names if name != data.text}
+    near = difflib.get_close_matches(data.label.strip().lower(), others, n=1, cutoff=_TYPING_ERROR)
+    if near:
+        raise InputError(
+            f"{shown}: has the column {others[near[0]]!r} and no {data.label!r} (data.label); rename it, or drop it to "
+            "have the teacher's answers kept"
+        )
+    return False
+
+
+def _places(table: Table) -> list[str]:
+    return [f"{table.unit} {place}" for place in table.places]
 
 
 def _describe(table: Table, path: Path) -> dict[str, Any]:

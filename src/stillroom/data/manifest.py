@@ -13,6 +13,7 @@ SOURCE_RECORD = "source.json"
 INGEST_REPORT = "report.json"
 SPLITS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
+CASES = "cases"
 
 
 def _absent(value: object) -> bool:
@@ -38,16 +39,17 @@ class DataSource(BaseModel):
     test: FileSource | None = None
     validation: FileSource | None = None
     unlabelled: FileSource | None = Field(default=None, exclude_if=_absent)
+    cases: FileSource | None = Field(default=None, exclude_if=_absent)
     licence: str | None = None
 
     def files(self) -> dict[str, FileSource]:
-        """The files that are given, by split, in the order train, validation, test, unlabelled."""
-        given = {"train": self.train, "validation": self.validation, "test": self.test, UNLABELLED: self.unlabelled}
+        """The files that are given, by split, in the order train, validation, test, unlabelled, cases."""
+        given = {name: getattr(self, name) for name in (*SPLITS, UNLABELLED, CASES)}
         return {split: source for split, source in given.items() if source is not None}
 
     def labelled(self) -> "DataSource":
-        """Without the unlabelled rows, of which a split, and a teacher that is trained on it, must not depend."""
-        return self.model_copy(update={UNLABELLED: None})
+        """Without unlabelled rows and cases, on which a split, and a teacher that is trained on it, must not depend."""
+        return self.model_copy(update={UNLABELLED: None, CASES: None})
 
 
 class IngestReport(BaseModel):
@@ -59,7 +61,7 @@ class IngestReport(BaseModel):
     source: DataSource
     files: dict[str, dict[str, Any]]
     findings: tuple[str, ...]
-    """On the labelled rows; those on the unlabelled ones stand with their file."""
+    """On the labelled rows; those on the unlabelled ones and on cases stand with their file."""
 
 
 class SnapshotManifest(BaseModel):

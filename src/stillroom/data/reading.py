@@ -53,12 +53,18 @@ def read_columns(path: Path, names: Mapping[str, str], shown: str) -> dict[str, 
     return dict(zip(names, _read(path, names, shown).columns, strict=True))
 
 
+def column_names(path: Path, shown: str) -> list[str]:
+    """Names of a file's columns; in JSONL those of the first line. Raises InputError as `read_table` does."""
+    return list(_read(path, {}, shown).names)
+
+
 @dataclass(frozen=True)
 class _Found:
     columns: Sequence[list[Any]]
     places: Sequence[int]
     unit: str
     encoding: str
+    names: Sequence[str]
     findings: tuple[str, ...] = ()
 
 
@@ -81,12 +87,12 @@ def _read_text(path: Path, names: Mapping[str, str], shown: str) -> _Found:
     if decoded.doubtful is not None:
         findings.append(f"read as {decoded.encoding}, not UTF-8; look whether {decoded.doubtful[:60]!r} is right")
     if path.suffix.lower() == ".jsonl":
-        columns, places = _json_lines(decoded.text, names, shown)
+        columns, places, header = _json_lines(decoded.text, names, shown)
     else:
         records = _DELIMITED[path.suffix.lower()](decoded.text, shown)
         findings += records.findings
-        columns, places = _columns(records, names, shown), records.lines
-    return _Found(columns, places, "line", decoded.encoding, tuple(findings))
+        columns, places, header = _columns(records, names, shown), records.lines, records.header
+    return _Found(columns, places, "line", decoded.encoding, header, tuple(findings))
 
 
 def _columns(records: Records, names: Mapping[str, str], shown: str) -> list[list[Any]]:
@@ -98,9 +104,10 @@ def _columns(records: Records, names: Mapping[str, str], shown: str) -> list[lis
     return [[row[at] for row in records.rows] for at in map(header.index, names.values())]
 
 
-def _json_lines(content: str, names: Mapping[str, str], shown: str) -> tuple[list[list[Any]], list[int]]:
+def _json_lines(content: str, names: Mapping[str, str], shown: str) -> tuple[list[list[Any]], list[int], list[str]]:
     columns: list[list[Any]] = [[] for _ in names]
     places: list[int] = []
+    header: list[str] = []
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
@@ -110,11 +117,12 @@ def _json_lines(content: str, names: Mapping[str, str], shown: str) -> tuple[lis
             raise InputError(f"{shown}: line {number}: not JSON ({error}); JSONL has one object a line") from error
         if not isinstance(record, dict):
             raise InputError(f"{shown}: line {number}: no JSON object; JSONL has one object a line")
+        header = header or list(record)
         _require(list(record), names, f"{shown}: line {number}")
         for column, name in zip(columns, names.values(), strict=True):
             column.append(record[name])
         places.append(number)
-    return columns, places
+    return columns, places, header
 
 
 def _read_parquet(path: Path, names: Mapping[str, str], shown: str) -> _Found:
@@ -125,12 +133,13 @@ def _read_parquet(path: Path, names: Mapping[str, str], shown: str) -> _Found:
         raise InputError(f"{shown}: is empty")
     try:
         with pq.ParquetFile(path) as file:
-            _require(list(file.schema_arrow.names), names, shown)
-            table = file.read(columns=list(dict.fromkeys(names.values())))
+            header = list(file.schema_arrow.names)
+            _require(header, names, shown)
+            rows, table = file.metadata.num_rows, file.read(columns=list(dict.fromkeys(names.values())))
         columns = [table[name].to_pylist() for name in names.values()]
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{shown}: not readable as Parquet ({' '.join(str(error).split())})") from error
-    return _Found(columns, range(1, len(columns[0]) + 1), "row", "utf-8")
+    return _Found(columns, range(1, rows + 1), "row", "utf-8", header)
 
 
 def _require(names: Sequence[str], wanted: Mapping[str, str], shown: str) -> None:

@@ -1,6 +1,6 @@
 """Splits on disk: what the split stage writes and every later room reads."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from stillroom.data.examples import Examples, Splits, content_digest, names_of, read_examples, write_examples
+from stillroom.data.examples import Label, Splits, content_digest, names_of, read_examples, write_examples
 from stillroom.data.manifest import SPLITS, DataSource, SnapshotManifest
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, read_json, write_json
-from stillroom.problem import ProblemType
 
 MANIFEST = "snapshot.json"
 
@@ -62,22 +61,22 @@ def read_split(folder: Path, name: str) -> Rows:
     if name not in SPLITS:
         raise InputError(f"{folder}: has no split {name!r}; it has {', '.join(SPLITS)}")
     snapshot = read_snapshot(folder)
-    ids = {label: index for index, label in enumerate(snapshot.labels)}
     path = folder / f"{name}.parquet"
     examples = read_examples(path)
     try:
-        labels = _encoded(examples, ids, snapshot.problem_type)
+        labels = encoded(examples.label, snapshot)
     except KeyError as error:
         raise InputError(f"{path}: label {error} is not in {MANIFEST}; run the split stage again") from error
     return Rows(np.array(examples.row, np.int64), examples.text, labels)
 
 
-def _encoded(examples: Examples, ids: Mapping[str, int], problem: ProblemType) -> npt.NDArray[np.int64]:
-    """Class ids [n], or 0 and 1 [n, classes]."""
-    if problem == "single_label":
-        return np.array([ids[name] for label in examples.label for name in names_of(label)], np.int64)
-    labels = np.zeros((len(examples), len(ids)), np.int64)
-    for row, label in enumerate(examples.label):
+def encoded(given: Sequence[Label], snapshot: SnapshotManifest) -> npt.NDArray[np.int64]:
+    """Labels by the indices of the manifest's: class ids [n], or 0 and 1 [n, classes]; KeyError for another label."""
+    ids = {label: index for index, label in enumerate(snapshot.labels)}
+    if snapshot.problem_type == "single_label":
+        return np.array([ids[name] for label in given for name in names_of(label)], np.int64)
+    labels = np.zeros((len(given), len(ids)), np.int64)
+    for row, label in enumerate(given):
         labels[row, [ids[name] for name in names_of(label)]] = 1
     return labels
 

@@ -1,6 +1,7 @@
 """What the gate judges by: one student's evaluation folder, checked against the test rows and against
 itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ class Evaluation(_Part):
     teacher: TeacherFigures
     speedup: SpeedUp
     machine: dict[str, Any]
+    cases_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def read_evidence(folder: Path, row: Ints, label: Ints, classes: int) -> Evidenc
     path = folder / PREDICTIONS
     if not len(row):
         raise InputError(f"{path}: the test split has no rows, so nothing can be judged; give data.test more rows")
-    columns = _read_columns(path)
+    columns = read_predictions(path, _MODELS)
     _same(path, "row ids", columns["row"], row)
     _same(path, "labels", columns["label"], label)
     shares = {}
@@ -176,13 +178,14 @@ def read_evaluation(folder: Path) -> Evaluation:
     return evaluation
 
 
-def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
-    """Columns as arrays: [rows] for row, [rows, classes] for the models; the labels are either."""
+def read_predictions(path: Path, models: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Columns as arrays: [rows] for row, [rows, classes] for the models; the labels are either. Raises InputError for
+    what is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["row", "label", *_MODELS])
+        table = pq.read_table(path, columns=["row", "label", *models])
     except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors are of these kinds
         told = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as predictions ({told}); run the evaluate stage again") from error

@@ -1,11 +1,11 @@
 """The verdict: PASS, FAIL or INCONCLUSIVE, with its reasons in words and numbers.
 
 PASS: the lower bound of every guarded metric's retention reaches its threshold, over all test rows and in every
-slice, no class is shown to fall below its floor, and every budget holds. FAIL: an upper bound lies below its
-threshold, a class or a budget fails, or the teacher proves nothing. INCONCLUSIVE: anything else, with the number
-of test rows that would decide. Missing evidence is never a PASS: files that
-are damaged, of other rows or not finite never get here (gate.evidence refuses them), and what evidence cannot
-show is INCONCLUSIVE.
+slice, no class is shown to fall below its floor, no must-not-change case changed, and every budget holds. FAIL: an
+upper bound lies below its threshold, a class, a case or a budget fails, or the teacher proves nothing. INCONCLUSIVE:
+anything else, with the number of rows, and of which kind, that would decide. Missing evidence is never a PASS: files
+that are damaged, of other rows or not finite never get here (gate.evidence refuses them), and what evidence cannot show
+is INCONCLUSIVE.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stillroom.errors import InputError
 from stillroom.files import read_json
 from stillroom.gate.approval import Approval
+from stillroom.gate.cases import CaseAnswers, unchanged
 from stillroom.gate.evidence import Evaluation, Evidence
 from stillroom.gate.findings import Finding, Verdict, better_than_chance, kept, recalls, thin_classes, within, worst
 from stillroom.gate.recall import class_recalls
@@ -91,6 +92,17 @@ class SliceFinding(_Part):
     scores: Scores | None
 
 
+class CasesFinding(_Part):
+    """Must-not-change cases: whose answers are demanded, how many were answered otherwise, and where in their file all
+    of those stand."""
+
+    rows: int
+    demanded: Literal["labels", "teacher"]
+    changed: int
+    where: tuple[str, ...]
+    verdict: Verdict
+
+
 class GateReport(_Part):
     """gate.json: what was judged, by which rule, and what came out. A metric without retention had no meaning; what
     has a default is not in the reports of older versions."""
@@ -116,6 +128,7 @@ class GateReport(_Part):
     class_recall: ClassRecalls | None = None
     slices: dict[str, SliceFinding] = {}
     approval: Approval | None = None
+    cases: CasesFinding | None = None
 
 
 def judge(
@@ -125,9 +138,10 @@ def judge(
     data_sha256: str,
     seed: int,
     slices: Mapping[str, Mask] | None = None,
+    cases: CaseAnswers | None = None,
 ) -> GateReport:
     """Judge one student by checked evidence. names: the classes' names by id; slices: the test rows of each of the
-    gate's, from gate.slices."""
+    gate's, from gate.slices; cases: its answers to must-not-change cases, from gate.cases."""
     problem = problem_of(evidence.labels)
     columns = (evidence.labels, choices(evidence.teacher, problem), choices(evidence.student, problem))
     sample = cells(*columns)
@@ -150,6 +164,8 @@ def judge(
         mask = (slices or {})[name]
         part = cells(*(column[mask] for column in columns))
         parts[name] = _slice(name, part, gate, seed, sample.rows, findings)
+    if cases is not None:
+        findings.append(unchanged(cases))
     verdict = worst(findings)
     open_ = [finding.rows for finding in findings if finding.verdict == "INCONCLUSIVE"]
     rows = max((n for n in open_ if n is not None), default=None) if None not in open_ else None
@@ -174,6 +190,7 @@ def judge(
         disagreements=Disagreements(teacher_only=lost, student_only=won, p_value=p_value),
         class_recall=classes,
         slices=parts,
+        cases=_cases(cases) if cases is not None else None,
     )
 
 
@@ -230,6 +247,17 @@ def _classes(sample: Cells, gate: GateParams, names: Sequence[str], findings: li
             rows=one.rows, teacher=one.teacher, student=one.student, p_value=one.p_value, verdict=verdict
         )
     return ClassRecalls(floor=asked.floor, significance=asked.significance, classes=classes)
+
+
+def _cases(answers: CaseAnswers) -> CasesFinding:
+    where = tuple(place for place, changed in zip(answers.place, answers.changed, strict=True) if changed)
+    return CasesFinding(
+        rows=len(answers.place),
+        demanded=answers.demanded,
+        changed=len(where),
+        where=where,
+        verdict=unchanged(answers).verdict,
+    )
 
 
 def _bounds(found: Retention) -> Bounds:

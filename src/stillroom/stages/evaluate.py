@@ -7,11 +7,13 @@ import numpy as np
 
 from stillroom import compute, layout
 from stillroom.batching import encode, load_tokeniser
-from stillroom.data.splits import read_snapshot, read_split
+from stillroom.data.cases import Cases, read_cases
+from stillroom.data.manifest import SnapshotManifest
+from stillroom.data.splits import Rows, read_snapshot, read_split
 from stillroom.export.measure import Predict, cold_start, latencies_ms, machine, throughput
 from stillroom.export.predictions import read_probabilities, write_predictions
 from stillroom.export.runtime import Package
-from stillroom.files import atomic_folder, read_json, write_json
+from stillroom.files import atomic_folder, read_json, sha256_file, write_json
 from stillroom.gate.metrics import agreement, classification_metrics, per_class
 from stillroom.params import Params
 from stillroom.problem import choices, named, probabilities
@@ -48,7 +50,8 @@ def run(params: Params, item: str) -> dict[str, float]:
     reference = read_json(layout.REFERENCE / "reference.json")
     speedup = {f"vs_{name}": latency[name]["p50"] / latency["student"]["p50"] for name in _COMPARED}
     metrics = classification_metrics(test.label, student)
-    evaluation = {
+    cases = read_cases(layout.CASES)
+    evaluation: dict[str, Any] = {
         "name": item,
         "family": package.manifest["family"],
         "params": package.manifest["params"],
@@ -70,9 +73,23 @@ def run(params: Params, item: str) -> dict[str, float]:
     with atomic_folder(layout.EVALUATIONS / item) as target:
         models = {"student": student, "baseline": baseline, "teacher": teacher}
         write_predictions(target / "predictions.parquet", test, models)
+        if len(cases):
+            answers = {"student": package.predict(cases.text)}
+            write_predictions(target / layout.CASES.name, _demanded(cases, snapshot), answers)
+            evaluation["cases_sha256"] = sha256_file(layout.CASES)
         write_json(target / "evaluation.json", evaluation)
     log.info("evaluate %s: accuracy %.4f, %.3f ms", item, metrics["accuracy"], latency["student"]["p50"])
     return {**metrics, "latency_p50_ms": latency["student"]["p50"], **speedup}
+
+
+def _demanded(cases: Cases, snapshot: SnapshotManifest) -> Rows:
+    """Cases beside the answers that a package must give: those of their file, or the teacher's."""
+    labelled = cases.rows(snapshot)
+    if labelled is not None:
+        return labelled
+    rows = Rows(np.arange(len(cases)), cases.text, np.empty(0, np.int64))
+    answers = read_probabilities(layout.REFERENCE / layout.CASES.name, "teacher", rows)
+    return Rows(rows.row, rows.text, choices(answers, snapshot.problem_type))
 
 
 def _teacher_predictor() -> Predict:

@@ -3,10 +3,11 @@
 import logging
 
 from stillroom import layout
+from stillroom.data.cases import write_cases
 from stillroom.data.examples import write_examples
 from stillroom.data.grown import write_texts
 from stillroom.data.intake import take_in
-from stillroom.data.manifest import INGEST_REPORT, UNLABELLED, IngestReport, read_source
+from stillroom.data.manifest import CASES, INGEST_REPORT, UNLABELLED, IngestReport, read_source
 from stillroom.files import atomic_folder, write_json
 from stillroom.params import Params
 
@@ -23,10 +24,12 @@ def run(params: Params) -> dict[str, float]:
             write_examples(examples, folder / f"{split}.parquet")
         if ingested.unlabelled is not None:
             write_texts(ingested.unlabelled, folder / f"{UNLABELLED}.parquet")
+        write_cases(ingested.cases, folder / layout.CASES.name)
         report = IngestReport(source=source, files=ingested.files, findings=tuple(ingested.findings))
         write_json(folder / INGEST_REPORT, report.model_dump(mode="json"))
-    for finding in ingested.files.get(UNLABELLED, {}).get("findings", ()):
-        log.info("%s: %s", UNLABELLED, finding)
+    for name in (UNLABELLED, CASES):
+        for finding in ingested.files.get(name, {}).get("findings", ()):
+            log.info("%s: %s", name, finding)
     metrics = {f"{split}_rows": float(told["rows"]) for split, told in ingested.files.items()}
     return metrics | {
         "labels": float(len(ingested.examples["train"].label_counts())),

@@ -1,10 +1,14 @@
-"""reference: the teacher on the test rows, in PyTorch fp32 and as an int8 package, as students are measured."""
+"""reference: the teacher on the test rows, in PyTorch fp32 and as an int8 package, as students are measured; and its
+answers to cases that have none of their own."""
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from stillroom import compute, layout
 from stillroom.batching import load_tokeniser, tokenise
-from stillroom.data.splits import read_snapshot, read_split
+from stillroom.data.cases import read_cases
+from stillroom.data.splits import Rows, read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.export.build import Model, build_package
 from stillroom.export.measure import TORCH_TEACHER, cold_start, machine, throughput
@@ -13,7 +17,7 @@ from stillroom.export.runtime import Package
 from stillroom.files import atomic_folder, sha256_file, write_json
 from stillroom.gate.metrics import agreement, classification_metrics, per_class
 from stillroom.params import Params
-from stillroom.problem import probabilities
+from stillroom.problem import choices, probabilities
 from stillroom.quantise_params import QuantiseParams
 from stillroom.teacher.inference import Floats, predict
 from stillroom.teacher.model import TOKENISER, WEIGHTS, LogitsOnly, load_teacher
@@ -40,6 +44,7 @@ def run(params: Params) -> dict[str, float]:
 
     rows_per_s, found = throughput(probabilities_of, test.text, warm)
     metrics = classification_metrics(test.label, found)
+    cases = read_cases(layout.CASES)
     weights = layout.TEACHER / WEIGHTS
     model = Model(
         name=f"{description.name}-int8",
@@ -55,6 +60,10 @@ def run(params: Params) -> dict[str, float]:
     )
     with atomic_folder(layout.REFERENCE) as folder:
         write_predictions(folder / "predictions.parquet", test, {"teacher": found})
+        if len(cases) and cases.label is None:
+            answers = probabilities_of(cases.text)
+            rows = Rows(np.arange(len(cases)), cases.text, choices(answers, snapshot.problem_type))
+            write_predictions(folder / layout.CASES.name, rows, {"teacher": answers})
         int8 = folder / "onnx_int8"
         int8.mkdir()
         lineage = {"data": snapshot.sha256, "teacher": sha256_file(weights)}

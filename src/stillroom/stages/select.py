@@ -3,10 +3,12 @@
 import logging
 
 from stillroom import layout
+from stillroom.data.cases import read_cases
 from stillroom.data.columns import columns_of_test
 from stillroom.data.splits import read_snapshot, read_split
-from stillroom.files import atomic_folder, write_json
+from stillroom.files import atomic_folder, sha256_file, write_json
 from stillroom.gate.approval import asked
+from stillroom.gate.cases import read_case_answers
 from stillroom.gate.evidence import read_evidence
 from stillroom.gate.select import Judged, summarise
 from stillroom.gate.slices import asked_columns, select_rows
@@ -24,11 +26,14 @@ def run(params: Params) -> dict[str, float]:
     columns = columns_of_test(layout.SOURCE_DATA, snapshot, test.row, wanted) if wanted else {}
     slices = select_rows(params.gate.slices, test.text, columns)
     approval = asked(params.gate, params.governance)
+    cases = read_cases(layout.CASES)
+    digest = sha256_file(layout.CASES)
     students = []
     for name in params.students:
         folder = layout.EVALUATIONS / name
         evidence = read_evidence(folder, test.row, test.label, len(snapshot.labels))
-        report = judge(evidence, params.gate, snapshot.labels, snapshot.sha256, params.seed, slices)
+        answers = read_case_answers(folder, evidence.evaluation, cases, digest, len(snapshot.labels))
+        report = judge(evidence, params.gate, snapshot.labels, snapshot.sha256, params.seed, slices, answers)
         students.append(Judged(evidence.evaluation, report.model_copy(update={"approval": approval})))
         log.info("select: %s %s: %s", name, report.verdict, report.reasons[0])
     summary = summarise(students, snapshot.rows, snapshot.sha256)

@@ -64,24 +64,25 @@ def test_everything_that_a_run_reads_is_laid_out(
     ]
 
 
-def test_unlabelled_rows_are_laid_out_pinned_and_checked(
-    make_params: MakeParams, tmp_path: Path, state: Path, workspace: Path
+@pytest.mark.parametrize("kind", ["unlabelled", "cases"])
+def test_texts_that_are_no_rows_are_laid_out_pinned_and_checked(
+    make_params: MakeParams, tmp_path: Path, state: Path, workspace: Path, kind: str
 ) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text('{"text": "something new about a card"}\n')
-    assert snapshot(make_params(unlabelled=str(own)), workspace).changed
-    record = json.loads((workspace / "sources/data/source.json").read_text())["unlabelled"]
-    assert record == {"uri": str(own), "sha256": sha256_file(own), "file": "unlabelled.jsonl"}
-    assert (workspace / "sources/data/unlabelled.jsonl").read_bytes() == own.read_bytes()
-    with pytest.raises(InputError, match=r"data\.unlabelled: .* but params\.yaml demands 0000"):
-        snapshot(make_params(unlabelled=str(own), unlabelled_sha256="0" * 64), workspace)
+    assert snapshot(make_params(**{kind: str(own)}), workspace).changed
+    record = json.loads((workspace / "sources/data/source.json").read_text())[kind]
+    assert record == {"uri": str(own), "sha256": sha256_file(own), "file": f"{kind}.jsonl"}
+    assert (workspace / f"sources/data/{kind}.jsonl").read_bytes() == own.read_bytes()
+    with pytest.raises(InputError, match=rf"data\.{kind}: .* but params\.yaml demands 0000"):
+        snapshot(make_params(**{kind: str(own), f"{kind}_sha256": "0" * 64}), workspace)
     before = listing(workspace)
     own.write_text('{"words": "something new about a card"}\n')
     with pytest.raises(InputError, match=r"own\.jsonl: line 1: has no column 'text' \(data\.text\)"):
-        snapshot(make_params(unlabelled=str(own)), workspace)
+        snapshot(make_params(**{kind: str(own)}), workspace)
     assert listing(workspace) == before
     assert snapshot(make_params(), workspace).changed
-    assert not (workspace / "sources/data/unlabelled.jsonl").exists()
+    assert not (workspace / f"sources/data/{kind}.jsonl").exists()
 
 
 LANGUAGES = "text,label,language\n" + "".join(f"card {n},{'ab'[n % 2]},{['de', 'fr'][n % 2]}\n" for n in range(8))

@@ -99,6 +99,7 @@ def _addresses(data: DataParams) -> dict[str, tuple[str, Address, str | None]]:
         "validation": ("data.validation", data.validation, data.validation_sha256),
         "test": ("data.test", data.test, data.test_sha256),
         "unlabelled": ("data.unlabelled", data.unlabelled, data.unlabelled_sha256),
+        "cases": ("data.cases", data.cases, data.cases_sha256),
     }
     return {
         split: (what, _data_address(uri, what), sha256)
@@ -136,13 +137,7 @@ def _source(files: dict[str, Fetched], licence: str | None) -> DataSource:
         )
         for split, fetched in files.items()
     }
-    return DataSource(
-        train=records["train"],
-        validation=records.get("validation"),
-        test=records.get("test"),
-        unlabelled=records.get("unlabelled"),
-        licence=licence,
-    )
+    return DataSource.model_validate({**records, "licence": licence})
 
 
 def _holds(store: Store, folder: Path, source: DataSource) -> bool:
