@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
 
 from stillroom.errors import ParamsError
 from stillroom.params import Params, in_long_form, json_schema, validate
@@ -313,6 +315,14 @@ def test_overrides_replace_values_and_grow_sections() -> None:
     assert result["data"] == {"source": "rows.csv", "licence": "a=b", "test": None}
     assert result["seed"] == 2
     assert raw == minimal()
+
+
+def test_the_params_that_the_gate_s_page_shows_are_valid() -> None:
+    page = (ROOT / "docs/reference/gate.md").read_text(encoding="utf-8")
+    shown = [YAML(typ="safe").load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert [list(sections) for sections in shown] == [["gate"], ["data"]]
+    for sections in shown:
+        validate(minimal(**sections), "gate.md")
 
 
 PINNED: dict[str, Any] = {

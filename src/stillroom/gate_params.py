@@ -71,6 +71,8 @@ class GateParams(Section):
     max_latency_p95_ms: Annotated[float, Field(gt=0.0)] | None = None
     max_package_bytes: Annotated[int, Field(gt=0)] | None = None
     max_peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    max_load_ms: Annotated[float, Field(gt=0.0)] | None = None
+    """Budget for start-up: a process of its own imports the runtime, loads the package and answers one text."""
     max_ece: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Budget for the expected calibration error."""
     max_flip_rate: Annotated[float, Field(ge=0.0, le=1.0)] | None = None

@@ -11,7 +11,7 @@ from scipy.special import xlogy
 from scipy.stats import false_discovery_control, multinomial
 from sklearn.metrics import recall_score
 
-from stillroom.gate.recall import class_recalls, holm, p_value
+from stillroom.gate.recall import class_recalls, holm, least_rows, p_value
 from stillroom.gate.statistics import cells
 from tests.gate.evaluations import labels_of
 
@@ -114,6 +114,24 @@ def test_the_class_that_fell_is_named_and_no_other(several: bool) -> None:
     found = class_recalls(cells(*columns), 0.9, 0.05)
     assert {c for c, one in found.items() if one.p_value <= 0.05} == {2}
     assert (found[2].student, found[2].teacher, found[2].rows) == (0.5, 1.0, 100)
+
+
+@pytest.mark.parametrize("floor", [0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 77])
+def test_the_least_rows_are_those_from_which_losing_all_fails(floor: float, level: float) -> None:
+    least = least_rows(floor, level)
+    assert p_value(0, least, 0, floor) <= level
+    assert p_value(0, least - 1, 0, floor) > level
+
+
+def test_rows_that_are_needed_let_the_class_fail_when_the_teacher_knows_as_large_a_share() -> None:
+    labels = np.array([0] * 200 + [1] * 6 + [2] * 5)
+    teacher = np.where((labels == 1) & (np.arange(211) % 2 == 0) | (labels == 2), 0, labels)
+    found = class_recalls(cells(labels, teacher, np.zeros(211, dtype=int)), 0.9, 0.05)
+    assert [found[c].decidable for c in range(3)] == [True, False, False]
+    needed = found[1].needed
+    assert (needed, found[2].needed) == (14, None), "the teacher knows half of one class and none of the other"
+    assert p_value(0, 7, 0, 0.9) <= 0.05 / 3 < p_value(0, 6, 0, 0.9)
 
 
 def test_what_few_rows_cannot_show_is_undecidable() -> None:

@@ -9,6 +9,7 @@ import pytest
 from stillroom.errors import InputError
 from stillroom.files import write_json
 from stillroom.gate.evidence import Evaluation, Evidence
+from stillroom.gate.findings import Need
 from stillroom.gate.verdict import GateReport, judge, read_gate_report
 from stillroom.params import GateParams
 from tests.gate.evaluations import DIGEST, NAMES, evaluation, labels_of, one_hot, with_mistakes
@@ -84,6 +85,8 @@ def test_one_metric_that_fails_outweighs_another_that_passes() -> None:
         ("max_package_bytes", 5000, True),
         ("max_package_bytes", 4999, False),
         ("max_peak_memory_bytes", 89_999_999, False),
+        ("max_load_ms", 12.0, True),
+        ("max_load_ms", 11.9, False),
         ("max_ece", 0.5, True),
         ("max_ece", 0.05, False),
     ],
@@ -132,6 +135,7 @@ def test_macro_f1_is_not_judged_without_rows_of_every_class(thin: int) -> None:
     assert report.verdict == "INCONCLUSIVE"
     assert report.rows_to_decide is None
     assert report.reasons[0] == f"macro_f1: 'debt' has {thin} test rows; it takes 5 of every class to judge it"
+    assert report.needs == (Need("macro_f1", "debt", 5, thin),)
     assert verdict_of(labels, labels, labels, retention={"accuracy": 0.9}).verdict == "PASS"
 
 
@@ -220,8 +224,9 @@ def test_a_class_with_too_few_rows_is_told_and_not_failed(rows: int) -> None:
     told = next(reason for reason in report.reasons if reason.startswith("recall"))
     assert told == (
         f"recall: no class of {4 if rows else 3} is shown to fall below 0.9 of the teacher's; "
-        "too few test rows to tell of 'debt'"
+        f"too few test rows to tell of 'debt' (has {rows}, it takes about 7)"
     )
+    assert report.needs == (Need("class_recall", "debt", 7, rows),)
 
 
 SLICED = {"slices": {"vip": {"pattern": "vip"}}}
@@ -257,6 +262,20 @@ def test_a_slice_says_how_many_rows_of_its_kind_and_in_all_would_decide() -> Non
     needed = int(report.reasons[0].split("about ")[1].split(" test rows of slice vip")[0])
     assert needed > 40
     assert report.rows_to_decide == 100 * needed
+    assert report.needs == (Need("slice", "vip", needed, 40),)
+
+
+def test_what_is_open_is_listed_by_kind_of_rows_and_read_back(tmp_path: Path) -> None:
+    labels = np.append(labels_of(400, classes=3), np.full(3, 3))
+    mask = {"vip": np.arange(403) < 30}
+    asked = {**SLICED, "class_recall": {}, "retention": {"accuracy": 0.995, "macro_f1": 0.9}}
+    report = verdict_of(labels, labels, labels, masks=mask, **asked)
+    assert report.verdict == "INCONCLUSIVE"
+    found = {(need.criterion, need.of): need for need in report.needs}
+    assert found.keys() == {("accuracy", None), ("macro_f1", "debt"), ("slice", "vip"), ("class_recall", "debt")}
+    assert all(need.rows is not None and need.rows > need.there for need in report.needs)
+    write_json(tmp_path / "gate.json", report.model_dump(mode="json"))
+    assert read_gate_report(tmp_path / "gate.json") == report
 
 
 def test_a_slice_has_a_floor_of_its_own() -> None:

@@ -4,11 +4,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stillroom.gate.recall import ClassRecall
+from stillroom.gate.recall import ClassRecall, least_rows
 from stillroom.gate.statistics import MIN_CLASS_ROWS, Cells, MetricName, Retention, rows_to_decide, teacher_score
 from stillroom.gate_params import ClassRecallParams
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Rows that would tell what a criterion leaves open. of: the class or slice whose rows they are, None for all test
+    rows; rows: about how many, None where no number is known to do; there: how many there are."""
+
+    criterion: Literal["accuracy", "macro_f1", "slice", "class_recall"]
+    of: str | None
+    rows: int | None
+    there: int
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,7 @@ class Finding:
     verdict: Verdict
     reason: str
     rows: int | None = None
+    needs: tuple[Need, ...] = ()
 
 
 def worst(findings: Sequence[Finding]) -> Verdict:
@@ -75,14 +87,20 @@ def kept(what: str, found: Retention, threshold: float, confidence: float, rows:
     )
 
 
-def thin_classes(sample: Cells, names: Sequence[str]) -> str:
-    """In words, the classes with too few test rows for macro-F1; empty where there are none."""
+def too_thin(sample: Cells, names: Sequence[str]) -> Finding | None:
+    """Macro-F1 is not judged where a class has too few test rows, or none; None where all have enough."""
     support = sample.rows_of_class
-    thin = [f"{name!r} has {support.get(c, 0)}" for c, name in enumerate(names) if support.get(c, 0) < MIN_CLASS_ROWS]
-    if not thin:
-        return ""
-    more = f" and {len(thin) - 3} more classes have too few" if len(thin) > 3 else ""
-    return f"{', '.join(thin[:3])}{more} test rows"
+    needs = [
+        Need("macro_f1", name, MIN_CLASS_ROWS, support.get(c, 0))
+        for c, name in enumerate(names)
+        if support.get(c, 0) < MIN_CLASS_ROWS
+    ]
+    if not needs:
+        return None
+    thin = ", ".join(f"{need.of!r} has {need.there}" for need in needs[:3])
+    more = f" and {len(needs) - 3} more classes have too few" if len(needs) > 3 else ""
+    why = f"macro_f1: {thin}{more} test rows; it takes {MIN_CLASS_ROWS} of every class to judge it"
+    return Finding("INCONCLUSIVE", why, needs=tuple(needs))
 
 
 def recalls(found: Mapping[int, ClassRecall], asked: ClassRecallParams, names: Sequence[str]) -> list[Finding]:
@@ -96,12 +114,25 @@ def recalls(found: Mapping[int, ClassRecall], asked: ClassRecallParams, names: S
         )
         for p, c in failed
     ]
+    level = asked.significance / max(len(found), 1)
+    needs = [_needed(name, found.get(c), asked.floor, level) for c, name in enumerate(names)]
+    lacking = [need for need in needs if need.rows is None or need.there < need.rows]
     told = [] if failed else [f"no class of {len(found)} is shown to fall below {asked.floor:g} of the teacher's"]
-    untold = [c for c in range(len(names)) if c not in found or not found[c].decidable]
-    if untold:
-        more = f" and {len(untold) - 3} more" if len(untold) > 3 else ""
-        told.append(f"too few test rows to tell of {', '.join(repr(names[c]) for c in untold[:3])}{more}")
-    return findings + ([Finding("PASS", f"recall: {'; '.join(told)}")] if told else [])
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        told.append(f"too few test rows to tell of {', '.join(map(_lack, lacking[:3]))}{more}")
+    return findings + ([Finding("PASS", f"recall: {'; '.join(told)}", needs=tuple(lacking))] if told else [])
+
+
+def _needed(name: str, found: ClassRecall | None, floor: float, level: float) -> Need:
+    if found is None:
+        return Need("class_recall", name, least_rows(floor, level), 0)
+    return Need("class_recall", name, found.needed, found.rows)
+
+
+def _lack(need: Need) -> str:
+    takes = "the teacher never names it" if need.rows is None else f"it takes about {need.rows}"
+    return f"{need.of!r} (has {need.there}, {takes})"
 
 
 def within(name: str, limit: float, measured: float) -> Finding:

@@ -3,6 +3,7 @@
 Holm's correction lets many classes be tested at once: with 77 of them at 5 % each, four would fail by chance.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,13 +19,15 @@ _GRID = 200
 @dataclass(frozen=True)
 class ClassRecall:
     """One class. rows: test rows that have it; p_value: after Holm's correction; decidable: whether any answers of
-    the student to these rows would have failed it."""
+    the student to these rows would have failed it; needed: about how many rows it takes for that, None where the
+    teacher never names the class and so no number is known."""
 
     rows: int
     teacher: float
     student: float
     p_value: float
     decidable: bool
+    needed: int | None
 
 
 def class_recalls(sample: Cells, floor: float, significance: float) -> dict[int, ClassRecall]:
@@ -41,11 +44,20 @@ def class_recalls(sample: Cells, floor: float, significance: float) -> dict[int,
     classes = np.flatnonzero(counts[0])
     rows, both, known, kept = (np.rint(part[classes]).astype(int).tolist() for part in counts)
     raw = [p_value(n, t - n, s - n, floor) for n, t, s in zip(both, known, kept, strict=True)]
-    level = significance / max(len(raw), 1)
+    least = least_rows(floor, significance / max(len(raw), 1))
     return {
-        int(c): ClassRecall(n, t / n, s / n, p, p_value(0, t, 0, floor) <= level)
+        int(c): ClassRecall(n, t / n, s / n, p, t >= least, -(-least * n // t) if t else None)
         for c, n, t, s, p in zip(classes, rows, known, kept, holm(raw), strict=True)
     }
+
+
+def least_rows(floor: float, level: float) -> int:
+    """The fewest rows that the teacher gets right of which a student that loses all is failed at this level.
+
+    No other table is as extreme, and where both are never right together a loss is as likely as the hypothesis lets it
+    be: 1 ÷ (1 + floor).
+    """
+    return math.ceil(math.log(1.0 / level) / math.log1p(floor))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -20,10 +20,10 @@ from stillroom.files import read_json
 from stillroom.gate.approval import Approval
 from stillroom.gate.cases import CaseAnswers, unchanged
 from stillroom.gate.evidence import Evaluation, Evidence
-from stillroom.gate.findings import Finding, Verdict, better_than_chance, kept, recalls, thin_classes, within, worst
+from stillroom.gate.findings import Finding, Need, Verdict, better_than_chance, kept, recalls, too_thin, within, worst
 from stillroom.gate.recall import class_recalls
 from stillroom.gate.slices import Mask
-from stillroom.gate.statistics import MIN_CLASS_ROWS, Cells, MetricName, Retention, cells, retention
+from stillroom.gate.statistics import Cells, MetricName, Retention, cells, retention
 from stillroom.gate.uncertainty import agreement_bounds, ece_bounds, mcnemar
 from stillroom.gate_params import GateParams
 from stillroom.problem import choices, problem_of
@@ -129,6 +129,7 @@ class GateReport(_Part):
     slices: dict[str, SliceFinding] = {}
     approval: Approval | None = None
     cases: CasesFinding | None = None
+    needs: tuple[Need, ...] = ()
 
 
 def judge(
@@ -149,12 +150,11 @@ def judge(
     findings = [chance] if chance else []
     measured: dict[MetricName, Retention] = {}
     for metric, threshold in sorted(gate.retention.items()):
-        found, finding = _retained(metric, metric, sample, gate, seed, threshold)
+        found, finding = _retained(metric, sample, gate, seed, threshold)
         if found:
             measured[metric] = found
-            if metric == "macro_f1" and (thin := thin_classes(sample, names)):
-                why = f"macro_f1: {thin}; it takes {MIN_CLASS_ROWS} of every class to judge it"
-                finding = Finding("INCONCLUSIVE", why)
+            if metric == "macro_f1":
+                finding = too_thin(sample, names) or finding
         findings.append(finding)
     budgets = _budgets(evidence.evaluation, gate)
     findings += [within(name, budget.limit, budget.measured) for name, budget in budgets.items()]
@@ -191,6 +191,7 @@ def judge(
         class_recall=classes,
         slices=parts,
         cases=_cases(cases) if cases is not None else None,
+        needs=tuple(need for finding in findings for need in finding.needs),
     )
 
 
@@ -205,14 +206,20 @@ def read_gate_report(path: Path) -> GateReport:
 
 
 def _retained(
-    what: str, metric: MetricName, sample: Cells, gate: GateParams, seed: int, threshold: float, of: str = ""
+    metric: MetricName, sample: Cells, gate: GateParams, seed: int, threshold: float, of: str = ""
 ) -> tuple[Retention | None, Finding]:
-    """Retention on these rows and what it says; without any, where the teacher's metric is 0, it fails."""
+    """Retention on these rows and what it says; without any, where the teacher's metric is 0, it fails. of: the slice
+    that they are, if not all test rows."""
+    what = f"slice {of}" if of else metric
     try:
         found = retention(sample, metric, gate.confidence, gate.resamples, seed)
     except InputError as error:
         return None, Finding("FAIL", f"{what}: {error}" if of else str(error))
-    return found, kept(what, found, threshold, gate.confidence, sample.rows, of)
+    finding = kept(what, found, threshold, gate.confidence, sample.rows, f" of {what}" if of else "")
+    if finding.verdict == "INCONCLUSIVE":
+        need = Need("slice" if of else metric, of or None, finding.rows, sample.rows)
+        finding = replace(finding, needs=(need,))
+    return found, finding
 
 
 def _slice(
@@ -220,7 +227,7 @@ def _slice(
 ) -> SliceFinding:
     """Judge a slice and add what it says to the findings, whose rows are those of the whole test set."""
     threshold = gate.slices[name].retention or gate.retention["accuracy"]
-    found, finding = _retained(f"slice {name}", "accuracy", part, gate, seed, threshold, f" of slice {name}")
+    found, finding = _retained("accuracy", part, gate, seed, threshold, name)
     scaled = finding.rows and -(-finding.rows * test_rows // part.rows)
     findings.append(replace(finding, rows=scaled))
     return SliceFinding(
@@ -273,6 +280,7 @@ def _budgets(evaluation: Evaluation, gate: GateParams) -> dict[str, Budget]:
         "max_latency_p95_ms": evaluation.latency_ms.p95,
         "max_package_bytes": evaluation.size_bytes,
         "max_peak_memory_bytes": evaluation.peak_memory_bytes,
+        "max_load_ms": evaluation.load_ms,
         "max_ece": evaluation.metrics.ece,
     }
     limits = {name: getattr(gate, name) for name in measured}
