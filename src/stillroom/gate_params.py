@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from stillroom.pattern import compiled
 from stillroom.section import Section, check_given_name
 
 Kept = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -38,12 +39,8 @@ class SliceParams(Section):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
-        import regex
-
-        try:
-            regex.compile(value or "")
-        except regex.error as error:
-            raise ValueError(f"{value!r} does not compile: {error.msg} at character {error.pos}") from error
+        if value is not None:
+            compiled(value)
         return value
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stillroom.data.labels import nearest_label
 from stillroom.errors import InputError
 from stillroom.gate_params import SliceParams
+from stillroom.pattern import compiled
 
 PATTERN_SECONDS = 10.0
 """Time that a pattern has for all test rows; a sound one takes milliseconds."""
@@ -77,13 +78,11 @@ def _as_string(value: Any) -> str | None:
 
 
 def _found(name: str, pattern: str, texts: Sequence[str], of: str) -> Mask:
-    import regex
-
-    compiled, end = regex.compile(pattern), time.monotonic() + PATTERN_SECONDS
+    expression, end = compiled(pattern), time.monotonic() + PATTERN_SECONDS
     found = np.zeros(len(texts), dtype=np.bool_)
     for row, text in enumerate(texts):
         try:
-            found[row] = compiled.search(text, timeout=max(end - time.monotonic(), 1e-3)) is not None
+            found[row] = expression.search(text, timeout=max(end - time.monotonic(), 1e-3)) is not None
         except TimeoutError as error:
             raise InputError(
                 f"params.yaml: gate.slices.{name}.pattern is {pattern!r}; it took more than {PATTERN_SECONDS:g} s and "
