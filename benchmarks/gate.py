@@ -1,10 +1,11 @@
-"""How often the gate errs: simulated students of known retention, judged by the gate and by two other rules.
+"""How often the gate errs: simulated students of known retention, judged by the gate and by other rules.
 
-`python benchmarks/gate.py` prints a table; with `--json` the last line is one JSON object. A student truly at
+`python benchmarks/gate.py` prints tables; with `--json` the last line is one JSON object. A student truly at
 the threshold should pass in at most 1 − confidence of the runs (false_pass_rate), a truly good one the
 oftener the more rows there are (true_pass_rate). Beside it: the permissive rule "pass unless the upper bound
 is below the threshold", and the gate's own rule with a plain percentile bootstrap, which lacks the row
-against the claim.
+against the claim. The same for texts with several labels and for a slice, beside a gate that looks at all
+rows alone; and the recall of classes, of which none may be failed where all are truly at the floor.
 """
 
 import argparse
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillroom.gate.power import AnswerCounts, Teacher, lost_for
+from stillroom.gate.power import student as student_of
+from stillroom.gate.recall import class_recalls, p_value
 from stillroom.gate.statistics import Cells, MetricName, cells, retention
 
 CLASSES = 4
@@ -25,6 +29,23 @@ RESAMPLES = 1000
 ROWS = (100, 300, 1000, 3000)
 WON = {"losses only": 0.0, "losses and wins": 0.3}
 METRICS: tuple[MetricName, ...] = ("accuracy", "macro_f1")
+SETS = {
+    (0, 0, 0, 0): 0.3,
+    (1, 0, 0, 0): 0.2,
+    (0, 1, 0, 0): 0.2,
+    (0, 0, 1, 0): 0.1,
+    (1, 1, 0, 0): 0.1,
+    (0, 1, 1, 1): 0.1,
+}
+"""Share of the rows that have each set of four labels."""
+SLICE_OF = 10_000
+"""Test rows; what is not in the slice is answered as the teacher does."""
+FLOOR, SIGNIFICANCE, FALLEN, EACH = 0.9, 0.05, (0.8, 0.7, 0.5), 40
+"""Recall: the floor, the chance of a class failed by chance, what one class truly keeps, and test rows of a class."""
+MANY = (4, 40)
+"""Numbers of classes."""
+
+Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 def main() -> None:
@@ -35,9 +56,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     given = parser.parse_args()
     rates = [measure(metric, kind, rows, given.runs, given.seed) for metric in METRICS for kind in WON for rows in ROWS]
+    several = [measure_sets(metric, rows, given.runs, given.seed) for metric in METRICS for rows in ROWS]
+    slices = [measure_slice(rows, given.runs, given.seed) for rows in ROWS]
+    recalls = [measure_recall(classes, given.runs, given.seed) for classes in MANY]
     _print_table(rates)
+    _print_rates("several labels a text: at the threshold (false PASS) and good (true PASS)", several)
+    _print_rates(f"a slice of {SLICE_OF:,} rows: at the threshold in it (false PASS) and good (true PASS)", slices)
+    _print_rates(f"recall of classes of {EACH} rows at the floor {FLOOR}: any failed; and one fallen: found", recalls)
     if given.json:
-        print(json.dumps(figures(rates, given.runs, given.seed)))
+        criteria = {"several_labels": several, "slices": slices, "class_recall": recalls}
+        print(json.dumps(figures(rates, given.runs, given.seed) | criteria))
 
 
 def measure(metric: MetricName, kind: str, rows: int, runs: int, seed: int) -> dict[str, Any]:
@@ -47,7 +75,7 @@ def measure(metric: MetricName, kind: str, rows: int, runs: int, seed: int) -> d
     for name, truth in (("false", THRESHOLD), ("true", GOOD)):
         passed = {"gate": 0, "permissive": 0, "percentile": 0}
         for run in range(runs):
-            sample = student(rows, truth, WON[kind], rng)
+            sample = student(np.arange(rows) % CLASSES, truth, WON[kind], rng)
             judged = retention(sample, metric, CONFIDENCE, RESAMPLES, run)
             passed["gate"] += judged.lower >= THRESHOLD
             passed["permissive"] += judged.upper >= THRESHOLD
@@ -57,19 +85,88 @@ def measure(metric: MetricName, kind: str, rows: int, runs: int, seed: int) -> d
     return found
 
 
-def student(rows: int, truth: float, won: float, rng: np.random.Generator) -> Cells:
-    """Test rows of a student whose retention is `truth` in the long run.
+def measure_sets(metric: MetricName, rows: int, runs: int, seed: int) -> dict[str, Any]:
+    """The same of texts with several labels, accuracy being that of whole sets; losses and wins."""
+    counts = np.rint(np.array(list(SETS.values())) * rows).astype(np.int64)
+    test, teacher = AnswerCounts(np.array(list(SETS)), counts, several=True), Teacher(TEACHER_ACCURACY)
+    rng = np.random.default_rng([seed, rows, METRICS.index(metric), 2])
+    found: dict[str, Any] = {"metric": metric, "rows": rows}
+    for name, truth in (("false", THRESHOLD), ("true", GOOD)):
+        lost = lost_for(test, metric, truth, teacher)
+        passed = {"gate": 0, "permissive": 0}
+        for run in range(runs):
+            sample = cells(*student_of(test, teacher.accuracy, lost, teacher.wins, rng))
+            judged = retention(sample, metric, CONFIDENCE, RESAMPLES, run)
+            passed["gate"] += judged.lower >= THRESHOLD
+            passed["permissive"] += judged.upper >= THRESHOLD
+        found |= {f"{name}_pass_{rule}": count / runs for rule, count in passed.items()}
+    return found
+
+
+def measure_slice(rows: int, runs: int, seed: int) -> dict[str, Any]:
+    """The same of a slice, beside a gate that has none and judges all test rows."""
+    rng = np.random.default_rng([seed, rows, 3])
+    found: dict[str, Any] = {"rows": rows}
+    labels = np.arange(SLICE_OF) % CLASSES
+    for name, truth in (("false", THRESHOLD), ("true", GOOD)):
+        passed = {"gate": 0, "permissive": 0, "without": 0}
+        for run in range(runs):
+            columns = answers(labels, np.where(np.arange(SLICE_OF) < rows, truth, 1.0), 0.0, rng)
+            judged = retention(cells(*(column[:rows] for column in columns)), "accuracy", CONFIDENCE, RESAMPLES, run)
+            whole = retention(cells(*columns), "accuracy", CONFIDENCE, RESAMPLES, run).lower >= THRESHOLD
+            passed["gate"] += whole and judged.lower >= THRESHOLD
+            passed["permissive"] += whole and judged.upper >= THRESHOLD
+            passed["without"] += whole
+        found |= {f"{name}_pass_{rule}": count / runs for rule, count in passed.items()}
+    return found
+
+
+def measure_recall(classes: int, runs: int, seed: int) -> dict[str, Any]:
+    """Share of runs in which a class fails though all are at the floor (any_failed), and in which the one class fails
+    that fell (found), by the gate's corrected test, the same test uncorrected, and the bare ratio."""
+    rng = np.random.default_rng([seed, classes, 4])
+    labels = np.arange(classes * EACH) % classes
+    found: dict[str, Any] = {"classes": classes}
+    for name, fallen in (("any_failed", FLOOR), *((f"found_at_{kept:g}", kept) for kept in FALLEN)):
+        kept = np.where(labels == 0, fallen, FLOOR if name == "any_failed" else 1.0)
+        failed = {"gate": 0, "uncorrected": 0, "ratio": 0}
+        for _ in range(runs):
+            columns = answers(labels, kept, WON["losses and wins"], rng)
+            judged = class_recalls(cells(*columns), FLOOR, SIGNIFICANCE)
+            asked = range(classes) if name == "any_failed" else (0,)
+            failed["gate"] += any(judged[c].p_value <= SIGNIFICANCE for c in asked)
+            failed["uncorrected"] += any(alone(columns, c) <= SIGNIFICANCE for c in asked)
+            failed["ratio"] += any(judged[c].student < FLOOR * judged[c].teacher for c in asked)
+        found |= {f"{name}_{rule}": count / runs for rule, count in failed.items()}
+    return found
+
+
+def alone(columns: Columns, chosen: int) -> float:
+    """p-value of one class by itself."""
+    of = columns[0] == chosen
+    teacher, student_ = (column[of] == chosen for column in columns[1:])
+    counts = ((teacher & student_).sum(), (teacher & ~student_).sum(), (~teacher & student_).sum())
+    return p_value(*map(int, counts), FLOOR)
+
+
+def student(labels: NDArray[np.int64], truth: float, won: float, rng: np.random.Generator) -> Cells:
+    """Test rows of a student whose retention is `truth` in the long run."""
+    return cells(*answers(labels, np.full(len(labels), truth), won, rng))
+
+
+def answers(labels: NDArray[np.int64], truth: NDArray[np.float64], won: float, rng: np.random.Generator) -> Columns:
+    """Labels, a teacher's answers and those of a student that keeps of a row's kind what `truth` has at it.
 
     won: chance that it is right where the teacher is wrong. Mistakes fall evenly on the other classes, so
     that accuracy and macro-F1 have the same true retention.
     """
+    rows, classes = len(labels), int(labels.max()) + 1
     lost = 1 - truth + won * (1 - TEACHER_ACCURACY) / TEACHER_ACCURACY
-    labels = np.arange(rows) % CLASSES
-    wrong = (labels + rng.integers(1, CLASSES, rows)) % CLASSES
+    wrong = (labels + rng.integers(1, classes, rows)) % classes
     right = rng.random(rows) < TEACHER_ACCURACY
     kept = rng.random(rows)
     hit = np.where(right, kept >= lost, kept < won)
-    return cells(labels, np.where(right, labels, wrong), np.where(hit, labels, wrong))
+    return labels, np.where(right, labels, wrong), np.where(hit, labels, wrong)
 
 
 def plain_percentile(sample: Cells, rng: np.random.Generator) -> float:
@@ -124,6 +221,13 @@ def _print_table(rates: list[dict[str, Any]]) -> None:
         known = rules if rate["metric"] == "accuracy" else rules[:2]
         told = "".join(f"{rate[f'{kind}_pass_{rule}']:>7.3f}" for rule in known for kind in ("false", "true"))
         print(f"{rate['metric']:10}{rate['kind']:17}{rate['rows']:>6}{told}")
+
+
+def _print_rates(title: str, rates: list[dict[str, Any]]) -> None:
+    print(f"\n{title}")
+    for rate in rates:
+        told = (f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in rate.items())
+        print("  ".join(told))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Holm's correction lets many classes be tested at once: with 77 of them at 5 % each, four would fail by chance.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
+@functools.lru_cache(maxsize=4096)
 def p_value(both: int, teacher_only: int, student_only: int, floor: float) -> float:
     """Exact one-sided p-value of "the student's recall is at least floor × the teacher's", of paired rows.
 
