@@ -320,7 +320,7 @@ def test_overrides_replace_values_and_grow_sections() -> None:
 def test_the_params_that_the_gate_s_page_shows_are_valid() -> None:
     page = (ROOT / "docs/reference/gate.md").read_text(encoding="utf-8")
     shown = [YAML(typ="safe").load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
-    assert [list(sections) for sections in shown] == [["gate"], ["data"]]
+    assert [list(sections) for sections in shown] == [["gate"], ["data"], ["students"]]
     for sections in shown:
         validate(minimal(**sections), "gate.md")
 

@@ -39,6 +39,8 @@ class StudentParams(Section):
     """Entries kept of the teacher's vocabulary: the most frequent pieces of the training rows."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     patience: Annotated[int, Field(ge=1)] = 5
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Of this student's training; default, the run's. Students that differ in it alone show how much it matters."""
 
     @property
     def signals(self) -> tuple[str, ...]:

@@ -65,7 +65,11 @@ def test_the_same_inputs_give_the_same_students(
     assert weights(name) == before
     own_finished.override("seed=3")
     assert run_stage(monkeypatch, "distil", name) == 0
-    assert weights(name) != before
+    other = weights(name)
+    assert other != before
+    own_finished.override("seed=0", f"students.{name}.seed=3")
+    assert run_stage(monkeypatch, "distil", name) == 0
+    assert weights(name) == other, "a student's own seed is that of its training"
 
 
 @pytest.mark.parametrize("variant", ["student", "baseline"])

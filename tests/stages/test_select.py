@@ -150,3 +150,18 @@ def test_cases_are_judged_by_the_answers_beside_the_evaluation(params: Params) -
     found = {name: read_gate_report(layout.GATE_REPORTS / f"{name}.json").cases for name in ("good", "bad")}
     assert found["good"] == CasesFinding(rows=2, demanded="labels", changed=0, where=(), verdict="PASS")
     assert found["bad"] == CasesFinding(rows=2, demanded="labels", changed=1, where=("line 3",), verdict="FAIL")
+
+
+def test_the_spread_over_seeds_is_in_the_summary_and_in_the_reports(params: Params) -> None:
+    evaluate("again", mistakes=11)
+    raw = params.model_dump(mode="json")
+    raw["students"] |= {"bad": {"family": "cnn"}, "again": {**raw["students"]["good"], "seed": 5}}
+    select.run(validate(raw, "test"))
+    (told,) = read_json(layout.SUMMARY)["seeds"]
+    assert (told["students"], told["seeds"]) == (["good", "again"], [0, 5])
+    assert (told["accuracy"]["least"], told["accuracy"]["most"]) == (389 / 400, 391 / 400)
+    reports = {name: read_gate_report(layout.GATE_REPORTS / f"{name}.json").seeds for name in raw["students"]}
+    assert reports["bad"] is None
+    assert reports["good"] == reports["again"]
+    assert reports["good"] is not None
+    assert reports["good"].retention["accuracy"].most == pytest.approx(391 / 392)

@@ -1,11 +1,12 @@
 """Choose among the judged students, and sum up the run for people and tools."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stillroom.errors import InputError
 from stillroom.gate.evidence import Evaluation, TeacherFigures
+from stillroom.gate.spread import spread
 from stillroom.gate.verdict import GateReport
 
 TASK = "text-classification"
@@ -34,6 +35,19 @@ def cheapest(students: Sequence[Judged]) -> str | None:
     return min(fast, key=lambda evaluation: (evaluation.size_bytes, evaluation.name)).name
 
 
+def with_spreads(students: Sequence[Judged], groups: Iterable[Mapping[str, int]]) -> list[Judged]:
+    """The students, each report with the spread over its seeds. groups: the seeds of `stillroom.gate.spread.twins`."""
+    found = {student.evaluation.name: student for student in students}
+    for seeds in groups:
+        evaluations = {name: found[name].evaluation for name in seeds}
+        points = {name: {m: kept.point for m, kept in found[name].report.retention.items()} for name in seeds}
+        told = spread(seeds, evaluations, points)
+        for name in seeds:
+            report = found[name].report.model_copy(update={"seeds": told})
+            found[name] = replace(found[name], report=report)
+    return list(found.values())
+
+
 def summarise(students: Sequence[Judged], rows: Mapping[str, int], data_sha256: str) -> dict[str, Any]:
     """The contents of reports/summary.json. rows: number of rows by split.
 
@@ -50,6 +64,7 @@ def summarise(students: Sequence[Judged], rows: Mapping[str, int], data_sha256: 
         "data": {"rows": dict(rows), "sha256": data_sha256},
         "teacher": shown.evaluation.teacher.model_dump(),
         "students": {student.evaluation.name: _row(student) for student in students},
+        "seeds": list(_spreads(students)),
         "selected": selected,
         "gate": {
             "thresholds": dict(report.thresholds),
@@ -60,6 +75,13 @@ def summarise(students: Sequence[Judged], rows: Mapping[str, int], data_sha256: 
         },
         "machine": shown.evaluation.machine,
     }
+
+
+def _spreads(students: Sequence[Judged]) -> Iterator[dict[str, Any]]:
+    """The spread of each group of students, once; tuples as the lists that JSON has."""
+    told = [student.report.seeds for student in students if student.report.seeds is not None]
+    for one in {spread_.students: spread_ for spread_ in told}.values():
+        yield {**asdict(one), "students": list(one.students), "seeds": list(one.seeds)}
 
 
 def _row(student: Judged) -> dict[str, Any]:

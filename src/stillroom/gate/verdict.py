@@ -23,6 +23,7 @@ from stillroom.gate.evidence import Evaluation, Evidence
 from stillroom.gate.findings import Finding, Need, Verdict, better_than_chance, kept, recalls, too_thin, within, worst
 from stillroom.gate.recall import class_recalls
 from stillroom.gate.slices import Mask
+from stillroom.gate.spread import SeedSpread
 from stillroom.gate.statistics import Cells, MetricName, Retention, cells, retention
 from stillroom.gate.uncertainty import agreement_bounds, ece_bounds, mcnemar
 from stillroom.gate_params import GateParams
@@ -130,6 +131,7 @@ class GateReport(_Part):
     approval: Approval | None = None
     cases: CasesFinding | None = None
     needs: tuple[Need, ...] = ()
+    seeds: SeedSpread | None = None
 
 
 def judge(

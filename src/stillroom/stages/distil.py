@@ -135,7 +135,7 @@ class _Room:
     def train(self, settings: FixedStudent, variant: str, scratch: Scratch) -> tuple[nn.Module, list[dict[str, float]]]:
         """Train one variant."""
         rows = self._rows["train"], self._rows["validation"]
-        machine, seed = self._params.compute, self._params.seed
+        machine, seed = self._params.compute, self._params.seed if settings.seed is None else settings.seed
         return train(self.material(settings), settings, *rows, variant, seed, machine, scratch)
 
     def search(self, asked: AutoParams, scratch: Scratch) -> Found:
