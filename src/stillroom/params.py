@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from stillroom.cost_params import CostParams
 from stillroom.errors import ParamsError
 from stillroom.gate_params import GateParams
 from stillroom.governance_params import GovernanceParams
@@ -205,6 +206,7 @@ class Params(Section):
     quantise: QuantiseParams = QuantiseParams()
     gate: GateParams = GateParams()
     governance: GovernanceParams = GovernanceParams()
+    cost: CostParams = CostParams()
     registry: RegistryParams = RegistryParams()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     compute: ComputeParams = ComputeParams()

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from stillroom.cli import cache, gate, registry
+from stillroom.cli.cost import cost
 from stillroom.cli.options import AsJson, Overrides, ParamsFile, RegisteredModel, WorkspaceFolder, checkout
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.files import NO_SPACE
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(cache.app)
 app.add_typer(gate.app)
 app.add_typer(registry.app)
+app.command()(cost)
 
 
 def run_cli() -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stillroom.governance.check import Finding
 from stillroom.governance_params import GovernanceParams
 from stillroom.problem import ProblemType
+from stillroom.report.costs import Costs
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -54,7 +55,8 @@ class StudentMaterial:
 class Material:
     """A run. `summary` is reports/summary.json, `snapshot` the manifest of the split, both as JSON.
 
-    findings: rules that the declarations in `governance` and of the licences break by themselves.
+    findings: rules that the declarations in `governance` and of the licences break by themselves. costs: None while
+    params.yaml has no prices.
     """
 
     summary: Mapping[str, Any]
@@ -68,6 +70,7 @@ class Material:
     students: Sequence[StudentMaterial]
     governance: GovernanceParams
     findings: Sequence[Finding]
+    costs: Costs | None = None
 
     @property
     def problem_type(self) -> ProblemType:

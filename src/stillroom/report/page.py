@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillroom.report import words
+from stillroom.report import costs_plot, costs_told, words
 from stillroom.report.declared import declarations
 from stillroom.report.material import Material, StudentMaterial
 from stillroom.report.table import columns, headline, rungs
@@ -125,7 +125,9 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
         "rows": rows,
         "table": table_markdown(summary),
         "students": students,
-        "plots": shown,
+        "plots": [plot for plot in shown if plot.name != costs_plot.NAME],
+        "costs": costs_told.section(material.costs) if material.costs else None,
+        "costs_plot": next((plot for plot in shown if plot.name == costs_plot.NAME), None),
         "snapshot": snapshot,
         "sources": {k: v for k, v in snapshot["source"].items() if isinstance(v, Mapping)},
         "dropped": dropped(material),
@@ -168,6 +170,11 @@ def _told(name: str) -> tuple[str, str]:
             f"What the search for {student} tried",
             "Packages of the students that were tried, on the validation rows: up is better, left is faster. Hollow "
             "ones were trained for a part of their epochs only. No whole one beats those on the line in both.",
+        ),
+        "break": (
+            "Cost",
+            "What each has cost by the end of a month. The dot is the month from which the student has cost less than "
+            "the API; the teacher is drawn in the form that costs less.",
         ),
         "learning": (
             "Learning curves",

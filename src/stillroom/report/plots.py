@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillroom.report import words
+from stillroom.report import costs_plot, words
 from stillroom.report.material import Bins, Ints, Material
 from stillroom.report.pareto import pareto
 from stillroom.report.style import Theme, figure, png, rgb
@@ -34,6 +34,9 @@ def plots(material: Material) -> dict[str, Callable[[Theme], bytes]]:
     named |= {
         f"search-{s.name}": partial(pareto, s.trials, s.settings) for s in material.students if s.trials and s.settings
     }
+    if material.costs is not None:
+        place = list(material.summary["students"]).index(material.costs.student.name)
+        named[costs_plot.NAME] = partial(costs_plot.break_even_plot, material.costs, place)
     return named | {"learning": partial(learning, material)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillroom import layout
+from stillroom.cost_params import NEEDED, CostParams, Terms
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.export.package import relist
@@ -20,6 +21,7 @@ from stillroom.gate.verdict import read_gate_report
 from stillroom.governance.check import assess
 from stillroom.params import Params
 from stillroom.report.card import card
+from stillroom.report.costs import Costs, subject, weigh
 from stillroom.report.material import Bins, Material, StudentMaterial
 from stillroom.report.page import html, markdown
 from stillroom.report.plots import plots
@@ -73,6 +75,7 @@ def gather(params: Params) -> Material:
         students=[_student(name, found, summary) for name, found in evidence.items()],
         governance=params.governance,
         findings=assess(params),
+        costs=_costs(params.cost, evidence, summary),
     )
 
 
@@ -82,6 +85,16 @@ def release(folder: Path, material: Material, student: StudentMaterial) -> None:
     shutil.copyfile(layout.GATE_REPORTS / f"{student.name}.json", folder / GATE_REPORT)
     (folder / CARD).write_text(card(material, student), encoding="utf-8")
     relist(folder, student.manifest)
+
+
+def _costs(params: CostParams, evidence: Mapping[str, Evidence], summary: Mapping[str, Any]) -> Costs | None:
+    terms = Terms.of(params)
+    if terms is None:
+        if len(params.missing) < len(NEEDED):
+            log.warning("report: tells no costs until params.yaml gives %s", ", ".join(params.missing))
+        return None
+    name = subject(summary)
+    return weigh(terms, evidence[name].evaluation, summary["students"][name]["verdict"])
 
 
 def _student(name: str, evidence: Evidence, summary: Mapping[str, Any]) -> StudentMaterial:
