@@ -61,7 +61,9 @@ def test_report_before_any_run(call: Call, checkout: Project, tmp_path: Path) ->
         assert "no result yet; run `stillroom run` first" in call.refused("report", *arguments)
 
 
-@pytest.mark.parametrize("command", [("run",), ("plan",), ("source",), ("report",), ("promote", "1", "--reason", "x")])
+@pytest.mark.parametrize(
+    "command", [("run",), ("plan",), ("source",), ("report",), ("cost",), ("promote", "1", "--reason", "x")]
+)
 def test_outside_a_checkout(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:

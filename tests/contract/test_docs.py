@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from stillroom.cli.main import app
+from stillroom.cost_params import CostParams
 from stillroom.governance.rules import load
 from stillroom.governance_params import GovernanceParams
 from stillroom.params import json_schema
@@ -78,6 +79,16 @@ def test_rules_and_keys_of_governance_are_described_as_they_are() -> None:
     ]
     keys = page.partition("## What is declared")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", keys, re.MULTILINE) == list(GovernanceParams.model_fields)
+
+
+def test_keys_of_costs_are_described_with_their_defaults() -> None:
+    page = (ROOT / "docs" / "reference" / "cost.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", page.partition("## What is given")[2], re.MULTILINE)
+    defaults = CostParams().model_dump()
+    assert [key for key, _ in rows] == list(defaults)
+    for key, told in rows:
+        value = None if told == "–" else told if isinstance(defaults[key], str) else json.loads(told)
+        assert value == defaults[key], key
 
 
 def test_the_schema_on_disk_is_the_code_s() -> None:

@@ -51,6 +51,26 @@ def test_a_new_threshold_trains_nothing_and_refuses_with_3(tiny_run: TinyRun) ->
     assert tiny_run.summary["selected"] is not None
 
 
+def test_prices_run_the_report_alone_and_tell_a_month(tiny_run: TinyRun) -> None:
+    before = tiny_run.receipts()
+    prices = {
+        "api_per_1000_calls": 1,
+        "machine_per_hour": 0.5,
+        "calls_per_month": 10**7,
+        "setup": 9,
+        "upkeep_per_month": 0,
+    }
+    given = [part for key, value in prices.items() for part in ("--set", f"cost.{key}={value}")]
+    tiny_run.run(*given)
+    executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
+    assert executed == {"report"}
+    assert (tiny_run.workspace / layout.REPORT / "break-even.png").is_file()
+    told = json.loads(tiny_run.checkout.stillroom("cost", "--workspace", str(tiny_run.workspace), "--json").stdout)
+    assert (told["student"], told["break_even_month"]) == (tiny_run.summary["selected"], 1)
+    assert told["terms"]["training_hours"] > 0
+    tiny_run.run()
+
+
 def test_one_student_changed_runs_that_student_select_and_report(tiny_run: TinyRun) -> None:
     before = tiny_run.receipts()
     tiny_run.run("--set", "students.static.learning_rate=0.003")

@@ -11,14 +11,23 @@ import pytest
 from huggingface_hub import ModelCard
 
 from stillroom import layout
+from stillroom.cost_params import CostParams
 from stillroom.errors import InputError
 from stillroom.export.runtime import read_manifest
 from stillroom.files import file_digests, read_json, write_json
 from stillroom.governance_params import GovernanceParams
 from stillroom.params import GateParams, Params
+from stillroom.report.plots import plots
 from stillroom.stages import report, select
 from tests.report.workspaces import params_of, write_workspace
 
+PRICES = {
+    "api_per_1000_calls": 1,
+    "machine_per_hour": 0.5,
+    "calls_per_month": 1_000_000,
+    "setup": 12_000,
+    "upkeep_per_month": 135,
+}
 VOID = {"meta", "link", "img", "source", "br", "input", "hr"}
 
 
@@ -230,6 +239,50 @@ def test_slices_are_a_table_of_the_page_where_there_are_any(params: Params) -> N
         row = text.partition(f'<th scope="row">{name}</th><td>{student}</td>')[2].partition("</tr>")[0]
         assert f"<td>{part['rows']}</td><td>{part['threshold']}</td><td>{part['retention']['point']:.4f} [" in row
         assert f'class="verdict {part["verdict"]}"' in row
+
+
+def test_costs_are_a_section_with_sentence_plot_and_assumptions_and_the_same_bytes_each_time(params: Params) -> None:
+    report.run(params)
+    without = file_digests(layout.RELEASE)
+    for place in (layout.REPORT / "report.html", layout.REPORT / "report.md"):
+        assert "break-even" not in place.read_text(encoding="utf-8")
+    priced = params.model_copy(update={"cost": CostParams.model_validate(PRICES)})
+    drawn = {}
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(report, "plots", lambda material: {"break-even": plots(material)["break-even"]})
+            report.run(priced)
+        drawn[str(file_digests(layout.REPORT))] = sorted(path.name for path in layout.REPORT.iterdir())
+    assert list(drawn.values()) == [["break-even.png", "report.html", "report.md"]]
+    page, text = (
+        (layout.REPORT / name).read_text(encoding="utf-8").replace("\u00a0", " ")
+        for name in ("report.html", "report.md")
+    )
+    for place in (page, text):
+        assert (
+            "good pays for itself by the end of month 24: by month 36 it has cost 30,000 EUR, the API 36,000" in place
+        )
+        assert "on Testium 4 (2 cores, 2 usable)" in place
+        assert "not financial advice" in place
+    assert text.count("![Cost](break-even.png)") == 1
+    assert "| good | 10,000 | 1 | 18,000 | 24,000 | 30,000 | 0.833 |" in text
+    parsed = Page()
+    parsed.feed(page)
+    assert parsed.open == []
+    assert len(parsed.alts) == 1
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert file_digests(layout.RELEASE) == without, "prices do not ship"
+
+
+def test_prices_that_are_not_all_there_are_asked_for_in_the_log(
+    params: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    report.run(params)
+    assert "tells no costs" not in caplog.text
+    part = {key: value for key, value in PRICES.items() if key != "setup"}
+    report.run(params.model_copy(update={"cost": CostParams.model_validate(part)}))
+    assert "report: tells no costs until params.yaml gives cost.setup" in caplog.text
+    assert 'id="cost"' not in (layout.REPORT / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_summary_edited_by_hand_is_refused(params: Params) -> None:

@@ -173,8 +173,8 @@ def _told(name: str) -> tuple[str, str]:
         ),
         "break": (
             "Cost",
-            "What each has cost by the end of a month. The dot is the month from which the student has cost less than "
-            "the API; the teacher is drawn in the form that costs less.",
+            "What each has cost by the end of a month. The dot is the month in which the student has paid for itself "
+            "against the API; the teacher is drawn in the form that costs less.",
         ),
         "learning": (
             "Learning curves",
