@@ -36,7 +36,7 @@ def break_even_plot(costs: Costs, place: int, theme: Theme) -> bytes:
         if costs.break_even is not None:
             at = (costs.break_even, costs.student.spent[costs.break_even])
             axes.plot(*at, "o", ms=8, color=theme.good, mec=theme.ground, mew=1.2, zorder=4)
-            low = at[1] < top / 6
+            low = at[1] < top / 10
             late = costs.break_even > HORIZON - 6
             axes.annotate(
                 f"month {costs.break_even}",
