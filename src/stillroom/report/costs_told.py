@@ -41,7 +41,7 @@ def remarks(costs: Costs) -> list[str]:
         )
     teacher, currency = costs.teacher, costs.terms.currency
     saved = teacher.total - costs.student.total
-    outcome = f"distilling saves {amount(saved)}{words.GAP}{currency}" if saved > 0 else "distilling saves no machine"
+    outcome = f"distilling saves {amount(saved)}{words.GAP}{currency}" if saved > 0 else "distilling saves no money"
     told.append(
         f"On such machines the {teacher.name} would cost {amount(teacher.total)}{words.GAP}{currency} by "
         f"month {HORIZON}: at these calls {outcome}."
