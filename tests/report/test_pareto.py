@@ -29,6 +29,15 @@ def test_nothing_beats_a_point_of_the_front_and_all_others_are_beaten_or_equalle
     assert qualities == sorted(set(qualities))
 
 
+@given(given_points=st.lists(st.tuples(*[st.integers(0, 4).map(float)] * 3)))
+def test_of_two_costs_both_count(given_points: list[tuple[float, ...]]) -> None:
+    def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+        return one != other and one[0] <= other[0] and one[1] <= other[1] and one[2] >= other[2]
+
+    kept = {given_points[index] for index in front(given_points)}
+    assert kept == {one for one in given_points if not any(beats(other, one) for other in given_points)}
+
+
 def trial(family: str, whole: bool, retention: float, latency_ms: float) -> dict[str, Any]:
     return {
         "name": f"{family}#0",

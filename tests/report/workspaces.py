@@ -98,6 +98,29 @@ def write_workspace() -> Params:
     return params
 
 
+def write_large_workspace(rows: int = 480) -> Params:
+    """A workspace in the current folder with many classes, slices, floors and budgets, whose names are a burden: one
+    is long, one looks like a tag, and one has no test rows."""
+    names = [f"class {number:02d}" for number in range(13)]
+    names[3] = "class 03, complaints about a card that was declined at a shop abroad"
+    names[4] = "class 04 <script>alert(1)</script> | ![picture](https://example.org/x.png)"
+    labels = labels_of(rows, len(names) - 1)
+    write_split(layout.SPLIT, labels, names)
+    history = [{"epoch": n, "train_loss": 1 / n, "validation_accuracy": 0.9 + n / 50, "seconds": 3.0} for n in (1, 2)]
+    write_json(layout.TEACHER / "teacher.json", {"name": "big", "history": history})
+    teacher = softened(labels, 0.95, len(names), 1)
+    slow = {"latency_ms": {"p50": 1.25, "p95": 2.5}, "size_bytes": 90_000}
+    for name, share, changes in (("static", 0.9, {}), ("sliced", 0.3, slow)):
+        mixed = share * teacher + (1 - share) * softened(labels, 0.9, len(names), 2)
+        student = (mixed / mixed.sum(axis=1, keepdims=True)).astype(np.float32)
+        write_student(name, student, teacher, labels, names, **changes)
+    slices = {"tens": {"pattern": "0$", "retention": 0.9}, "short": {"max_chars": 7}}
+    gate = {"resamples": 500, "class_recall": {"floor": 0.7}, "max_latency_p95_ms": 2.0, "slices": slices}
+    params = params_of("static", "sliced", gate=gate)
+    select.run(params)
+    return params
+
+
 def softened(labels: Array, accuracy: float, classes: int, seed: int, sharp: float = 3.0) -> Array:
     """Probabilities [rows, classes], float32, of a model about this accurate."""
     rng = np.random.default_rng(seed)

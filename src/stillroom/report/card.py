@@ -6,7 +6,8 @@ from typing import Any
 from stillroom.report import words
 from stillroom.report.declared import declarations
 from stillroom.report.material import Material, StudentMaterial
-from stillroom.report.page import class_rows, render
+from stillroom.report.page import render
+from stillroom.report.rows import class_rows
 
 _LOST = 0.02
 _FEW_ROWS = 20

@@ -1,15 +1,20 @@
 """The report of a run as one self-contained HTML page, and as Markdown beside its plots."""
 
 import base64
+import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from stillroom.report import costs_plot, costs_told, words
 from stillroom.report.declared import declarations
-from stillroom.report.material import Material, StudentMaterial
+from stillroom.report.material import Material
+from stillroom.report.prose import prose
+from stillroom.report.rows import budgets, class_rows, dropped, mistakes, models, notes
 from stillroom.report.table import columns, headline, rungs
 from stillroom.report.table import markdown as table_markdown
 
@@ -30,14 +35,20 @@ class Plot:
     height: int = 0
 
 
-def html(material: Material, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
-    """The page. drawn: plot name → theme name → PNG; images and styles are in the page, nothing is
-    fetched."""
+def html(material: Material, drawn: Mapping[str, Mapping[str, bytes]], cards: Mapping[str, str]) -> str:
+    """The page. drawn: plot name → theme name → PNG; cards: model cards in Markdown by student. Images, styles and
+    the one script, which sorts tables, are in the page; nothing is fetched."""
     shown = [
         Plot(name, *_told(name), _data_uri(themes["light"]), _data_uri(themes["dark"]), *_size(themes["light"]))
         for name, themes in drawn.items()
     ]
-    return render("report.html.j2", _context(material, shown))
+    script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    context = _context(material, shown) | {
+        "cards": {name: prose(card, name) for name, card in cards.items()},
+        "script": Markup(script),
+        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    }
+    return render("report.html.j2", context)
 
 
 def markdown(material: Material, names: Sequence[str]) -> str:
@@ -58,47 +69,10 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        name: getattr(words, name) for name in ("address", "count", "size", "percent", "quality", "metric")
+        name: getattr(words, name)
+        for name in ("address", "count", "size", "percent", "quality", "metric", "milliseconds")
     }
     return environment.get_template(template).render(context)
-
-
-def class_rows(material: Material, student: StudentMaterial) -> list[dict[str, Any]]:
-    """A row for each class: test rows, F1 and recall of teacher and student; greatest loss of F1 first."""
-    rows = [
-        {
-            "label": label,
-            "rows": int(figures["support"]),
-            "student": figures,
-            "teacher": material.teacher_per_class[label],
-            "change": figures["f1"] - material.teacher_per_class[label]["f1"],
-        }
-        for label, figures in student.per_class.items()
-    ]
-    return sorted(rows, key=lambda row: (row["rows"] == 0, row["change"], row["label"]))
-
-
-def notes(student: StudentMaterial) -> list[str]:
-    """In words, what the vocabulary lost and what calibration gave; both are measured on the validation rows."""
-    lost, error = student.trimming, student.manifest.get("calibration")
-    told = [
-        f"Vocabulary: {lost['pieces']:,} of the teacher's {lost['pieces_of']:,} pieces; {lost['changed']:.1%} of the "
-        f"validation texts are cut otherwise, {lost['unknown']:.2%} of their pieces are unknown "
-        f"({lost['unknown_before']:.2%} to the teacher)."
-    ]
-    if error:
-        temperature = student.manifest["temperature"]
-        before, after = error["ece_before"], error["ece_after"]
-        told.append(
-            f"Calibration: ECE {before:.3f}, and {after:.3f} with the temperature {temperature:.3g}, on the validation "
-            "rows, which also chose it."
-        )
-    return told
-
-
-def dropped(material: Material) -> list[str]:
-    """In words, the rows that are in no split; reasons without rows are left out."""
-    return [f"{count:,} {reason.replace('_', ' ')}" for reason, count in material.snapshot["dropped"].items() if count]
 
 
 def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
@@ -109,8 +83,10 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
             "name": student.name,
             "selected": student.name == summary["selected"],
             **{key: summary["students"][student.name][key] for key in ("verdict", "reasons", "metrics")},
-            "slices": student.gate.get("slices", {}),
+            "gate": student.gate,
+            "budgets": budgets(student),
             "classes": class_rows(material, student),
+            "mistakes": mistakes(material, student),
             "notes": notes(student),
             "rungs": rungs(student.manifest),
             "lineage": {**student.manifest["lineage"], "package": student.manifest["digest"]},
@@ -123,6 +99,7 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
         "summary": summary,
         "heading": heading,
         "rows": rows,
+        "models": models(summary),
         "table": table_markdown(summary),
         "students": students,
         "plots": [plot for plot in shown if plot.name != costs_plot.NAME],
@@ -153,7 +130,8 @@ def _told(name: str) -> tuple[str, str]:
         "cost": (
             "Quality against cost",
             "Up is better, left is faster, small is small on disk. A ring is the same student trained "
-            "without the teacher's answers: the distance is what distilling gained.",
+            "without the teacher's answers: the distance is what distilling gained. Nothing beats those on the line in "
+            "quality and latency both.",
         ),
         "reliability": (
             "Calibration",

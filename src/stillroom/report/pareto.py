@@ -1,6 +1,7 @@
 """What a search tried: quality against speed on validation rows, and the front that nothing beats in both."""
 
 from collections.abc import Mapping, Sequence
+from operator import le
 from typing import Any
 
 from stillroom.report.style import Theme, figure, png
@@ -9,15 +10,15 @@ _WIDTH = 5.4
 Trials = Sequence[Mapping[str, Any]]
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the (cost, quality) points that no other point beats or equals in both, cheapest first.
+def front(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Indices of the (cost, …, quality) points that no other point beats or equals in all of them, cheapest first.
 
-    Of equal points the first counts.
+    Costs are better small, quality, the last, large. Of equal points the first counts.
     """
-    order = sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1], index))
+    better = [(*point[:-1], -point[-1]) for point in points]
     kept: list[int] = []
-    for index in order:
-        if not kept or points[index][1] > points[kept[-1]][1]:
+    for index in sorted(range(len(points)), key=lambda index: (better[index], index)):
+        if not any(all(map(le, better[other], better[index])) for other in kept):
             kept.append(index)
     return kept
 

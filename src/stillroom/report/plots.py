@@ -8,7 +8,8 @@ import numpy as np
 
 from stillroom.report import costs_plot, words
 from stillroom.report.material import Bins, Ints, Material
-from stillroom.report.pareto import pareto
+from stillroom.report.pareto import front, pareto
+from stillroom.report.rows import models
 from stillroom.report.style import Theme, figure, png, rgb
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def retention(material: Material, theme: Theme) -> bytes:
 
 
 def cost(material: Material, theme: Theme) -> bytes:
-    """Quality against latency; the area of a disc grows with the size on disk, a ring is the baseline."""
+    """Quality against latency; the area of a disc grows with the size on disk, a ring is the baseline, and the line
+    is the front."""
     summary = material.summary
     teacher = summary["teacher"]
     int8 = teacher["onnx_int8"]
@@ -125,6 +127,9 @@ def cost(material: Material, theme: Theme) -> bytes:
                 low = owner["baseline_metrics"]["accuracy"]
                 axes.plot([at[0]] * 2, [at[1], low], color=colour, lw=1, ls=":", zorder=2)
                 axes.scatter(at[0], low, s=60, facecolor=theme.ground, edgecolor=colour, lw=1.6, zorder=3)
+        points = [(row["latency_ms"], row["accuracy"]) for row in models(summary)]
+        edge = [points[index] for index in front(points)]
+        axes.plot(*zip(*edge, strict=True), color=theme.faint, lw=1.4, zorder=1)
         ring = axes.scatter([], [], s=60, facecolor=theme.ground, edgecolor=theme.ink, lw=1.6)
         axes.legend([ring], ["the same student trained without the teacher"], loc="lower right")
         axes.set_xscale("log")

@@ -37,14 +37,15 @@ def run(params: Params) -> dict[str, float]:
     """Publish reports/report and release; the same inputs give the same bytes."""
     material = gather(params)
     drawn = {name: {theme.name: draw(theme) for theme in (LIGHT, DARK)} for name, draw in plots(material).items()}
+    cards = {student.name: card(material, student) for student in material.students}
     with atomic_folder(layout.REPORT) as target:
         for name, themes in drawn.items():
             (target / f"{name}.png").write_bytes(themes["light"])
         (target / "report.md").write_text(markdown(material, list(drawn)), encoding="utf-8")
-        (target / "report.html").write_text(html(material, drawn), encoding="utf-8")
+        (target / "report.html").write_text(html(material, drawn, cards), encoding="utf-8")
     with atomic_folder(layout.RELEASE) as target:
         for student in material.students:
-            release(target / student.name, material, student)
+            release(target / student.name, student, cards[student.name])
     log.info("report: %s", layout.REPORT / "report.html")
     return {"students": float(len(material.students)), "plots": float(len(drawn))}
 
@@ -79,11 +80,11 @@ def gather(params: Params) -> Material:
     )
 
 
-def release(folder: Path, material: Material, student: StudentMaterial) -> None:
-    """Fill release/NAME: the student's package with its gate report and model card, every file listed."""
+def release(folder: Path, student: StudentMaterial, told: str) -> None:
+    """Fill release/NAME: the student's package with its gate report and its card `told`, every file listed."""
     shutil.copytree(layout.PACKAGES / student.name / "student", folder, copy_function=shutil.copyfile)
     shutil.copyfile(layout.GATE_REPORTS / f"{student.name}.json", folder / GATE_REPORT)
-    (folder / CARD).write_text(card(material, student), encoding="utf-8")
+    (folder / CARD).write_text(told, encoding="utf-8")
     relist(folder, student.manifest)
 
 
