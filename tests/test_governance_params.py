@@ -16,7 +16,8 @@ BARE = {"data": {"source": "a.csv"}, "teacher": {"source": "b"}, "students": {"s
 def test_a_file_without_the_section_declares_nothing_and_is_warned() -> None:
     assert validate(BARE, "test").governance == GovernanceParams()
     told = GovernanceParams().model_dump(exclude_none=True)
-    assert told == {"policy": "warn", "teacher_terms": "unknown", "personal_data": "unknown", "ai_act": "unknown"}
+    unknown = dict.fromkeys(("teacher_terms", "personal_data", "ai_act"), "unknown")
+    assert told == {"policy": "warn", **unknown, "languages": ()}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,9 @@ def test_a_file_without_the_section_declares_nothing_and_is_warned() -> None:
         ("review_by", "31.3.2027", "governance.review_by: '31.3.2027' is no date; write '2027-03-31'"),
         ("review_by", "2027-02-30", "governance.review_by: '2027-02-30' is no date"),
         ("review_by", 2027, "governance.review_by is 2027; "),
+        ("reviewed_on", "yesterday", "governance.reviewed_on: 'yesterday' is no date; write '2027-03-31'"),
+        ("schedule", "", "governance.schedule is ''; string should have at least 1 character"),
+        ("languages", ["English"], "governance.languages.0 is 'English'; "),
     ],
 )
 def test_mistakes_are_told_with_their_key(key: str, value: Any, told: str) -> None:

@@ -14,6 +14,11 @@ Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 """One line that says something."""
 
 
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
+"""A language by its ISO 639 code: en, de, gsw."""
+Date = Annotated[str, Field(json_schema_extra={"format": "date"})]
+
+
 class GovernanceParams(Section):
     """What is declared about a run beside the licences, which stand at what they are of."""
 
@@ -32,10 +37,18 @@ class GovernanceParams(Section):
     """Class of risk under the EU's AI Act, of the use that is intended."""
     owner: Words | None = None
     """Who answers for the model: a person, or a team that can be reached."""
-    review_by: Annotated[str, Field(json_schema_extra={"format": "date"})] | None = None
+    review_by: Date | None = None
     """Date by which all this is looked at anew, in quotes: '2027-03-31'."""
+    reviewed_on: Date | None = None
+    """Date of the last review, in quotes."""
+    schedule: Words | None = None
+    """When the student is distilled anew."""
+    drift_watch: Words | None = None
+    """How it is noticed that texts or answers are no longer those of the test rows."""
+    languages: tuple[Language, ...] = ()
+    """Languages of the texts, by ISO 639 code: [en]."""
 
-    @field_validator("review_by", mode="before")
+    @field_validator("review_by", "reviewed_on", mode="before")
     @classmethod
     def _a_date_in_quotes(cls, value: Any) -> Any:
         if isinstance(value, datetime.date):

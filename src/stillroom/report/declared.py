@@ -11,22 +11,30 @@ HIGH_RISK = (
 _JUDGED = "Cards of checkpoints and the review date are compared when a run starts; its log tells of them."
 _LABELS = {
     "intended_use": "intended use",
+    "languages": "languages of the texts",
     "ai_act": "class under the EU's AI Act",
     "teacher_terms": "training on the teacher's outputs",
     "personal_data": "personal data",
     "lawful_basis": "lawful basis",
     "dpia": "data protection impact assessment",
-    "owner": "owner",
-    "review_by": "to be reviewed by",
     "policy": "policy of the checks",
+}
+_KEPT_UP = {
+    "owner": "owner",
+    "reviewed_on": "last reviewed on",
+    "review_by": "to be reviewed by",
+    "schedule": "distilled anew",
+    "drift_watch": "watch for drift",
 }
 
 
 def declarations(material: Material) -> dict[str, Any]:
-    """Rows of name and words, what follows from them, and the rules that they break."""
+    """Rows of name and words, those on maintenance by themselves, what follows, and the rules that they break."""
     told = material.governance.model_dump(mode="json")
+    told["languages"] = ", ".join(told["languages"])
     return {
         "rows": [(label, told[key] or "not declared") for key, label in _LABELS.items()],
+        "kept_up": [(label, told[key] or "not declared") for key, label in _KEPT_UP.items()],
         "evidence": EVIDENCE,
         "high_risk": HIGH_RISK if material.governance.ai_act == "high" else "",
         "findings": material.findings,
