@@ -33,7 +33,12 @@ def material(names: tuple[str, ...] = ("a", "b", "c")) -> Material:
     )
     return Material(
         summary=summary(),
-        snapshot={"problem_type": "single_label", "labels": list(names)},
+        snapshot={
+            "problem_type": "single_label",
+            "labels": list(names),
+            "rows": {"train": 80, "validation": 10, "test": 40},
+            "sha256": "d" * 64,
+        },
         teacher_source="big",
         teacher_licence=None,
         data_licence=None,

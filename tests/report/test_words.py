@@ -1,6 +1,9 @@
 """Figures in words, and addresses that may be published."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from stillroom.report import words
 
@@ -19,6 +22,10 @@ from stillroom.report import words
         (words.times(4.23), "4.2 ×"),
         (words.percent(0.984), "98.4 %"),
         (words.percent(0.0053), "0.53 %"),
+        (words.duration(4.25), "4.25 s"),
+        (words.duration(90), "1.5 min"),
+        (words.duration(9000), "2.5 h"),
+        (words.interval({"point": 0.99, "lower": 0.98, "upper": 1}), "0.9900 [0.9800, 1.0000]"),
         (words.metric("macro_f1"), "macro-F1"),
     ],
 )
@@ -38,3 +45,16 @@ def test_figures(told: str, expected: str) -> None:
 )
 def test_addresses_tell_no_secrets(uri: str, expected: str) -> None:
     assert words.address(uri) == expected
+
+
+@given(text=st.text(st.sampled_from("ab1 _*`[]()<>&|~!\\\\#;\n"), min_size=1))
+def test_markdown_shows_plain_text_as_it_is(text: str) -> None:
+    told = (
+        MarkdownIt("commonmark")
+        .enable(["table", "strikethrough"])
+        .parse(f"| x | y |\n| - | - |\n| z | {words.plain(text)} |")
+    )
+    shown = [token.children for token in told if token.type == "inline"][-1]
+    assert shown is not None
+    assert all(token.type == "text" for token in shown)
+    assert "".join(token.content for token in shown) == " ".join(text.split())

@@ -170,7 +170,7 @@ def test_declarations_and_the_rules_that_they_break_are_told_as_evidence(params:
         assert "review-passed" not in place, "it would not be the same bytes on another day"
     assert "<dt>Owner</dt><dd>Fraud | &lt;desk&gt;</dd>" in page
     assert "- owner: Fraud | <desk>\n" in text
-    assert "| owner | Fraud \\| <desk> |\n" in card
+    assert "| owner | Fraud \\| \\<desk\\> |\n" in card
     assert "| lawful basis | not declared |\n" in card
     Page().feed(page)
 

@@ -1,6 +1,6 @@
 """The model card that ships with a package: what it is, how good, how fast, from what, and where it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stillroom.report import words
@@ -17,13 +17,17 @@ def card(material: Material, student: StudentMaterial) -> str:
     """The card in Markdown with Hugging Face's metadata block in front."""
     figures = material.summary["students"][student.name]
     teacher = material.summary["teacher"]
+    agreement = student.gate.get("agreement")
     context = {
         "metadata": metadata(material, student),
         "student": student,
+        "gate": {"slices": {}, "class_recall": None, "ece": None, "disagreements": None, **student.gate},
         "figures": figures,
+        "agreement": words.interval(agreement) if agreement else words.quality(figures["agreement"]),
         "teacher": teacher,
         "summary": material.summary,
         "snapshot": material.snapshot,
+        "tested": _tested(material),
         "sources": {k: v for k, v in material.snapshot["source"].items() if isinstance(v, Mapping)},
         "teacher_source": material.teacher_source,
         "teacher_licence": material.teacher_licence or "not declared",
@@ -31,11 +35,8 @@ def card(material: Material, student: StudentMaterial) -> str:
         "governance": declarations(material),
         "classes": class_rows(material, student),
         "limits": limits(material, student),
-        "share": words.percent(figures["params"] / teacher["params"]),
-        "p50": words.milliseconds(figures["latency_ms"]["p50"]),
-        "p95": words.milliseconds(figures["latency_ms"]["p95"]),
-        "torch": words.times(figures["speedup"]["vs_torch_fp32"]),
-        "int8": words.times(figures["speedup"]["vs_onnx_int8"]),
+        "training": training(material, student),
+        "share": figures["params"] / teacher["params"],
     }
     return render("card.md.j2", context)
 
@@ -45,33 +46,37 @@ def metadata(material: Material, student: StudentMaterial) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     figures = material.summary["students"][student.name]
-    data = material.snapshot["source"]["train"]["uri"]
-    told = {"accuracy": "accuracy", "macro_f1": "f1"}
+    snapshot = material.snapshot
+    tested = _tested(material)["uri"]
+    told = {"accuracy": ("accuracy", None), "macro_f1": ("f1", {"average": "macro"})}
     results = [
         EvalResult(
             task_type="text-classification",
-            dataset_type=_hub_name(data) or "private",
-            dataset_name=words.address(data),
+            dataset_type=_hub_name(tested) or "private",
+            dataset_name=words.address(tested),
             dataset_split="test",
+            dataset_args={"rows": snapshot["rows"]["test"], "sha256": snapshot["sha256"]},
             metric_type=kind,
             metric_name=words.metric(name),
             metric_value=round(figures["metrics"][name], 6),
+            metric_args=how,
         )
-        for name, kind in told.items()
+        for name, (kind, how) in told.items()
     ]
-    start = student.checkpoint["source"] if student.checkpoint else material.teacher_source
-    base, dataset = _hub_name(start), _hub_name(data)
+    sources = [source["uri"] for source in snapshot["source"].values() if isinstance(source, Mapping)]
+    models = [student.checkpoint["source"]] if student.checkpoint else []
     block: Any = ModelCardData(
         model_name=student.name,
+        language=list(material.governance.languages) or None,
         license="other",
         license_name="as-declared",
         library_name="stillroom",
         pipeline_tag="text-classification",
         tags=["knowledge-distillation", "onnx", student.manifest["quantisation"], student.manifest["family"]],
-        metrics=list(told.values()),
+        metrics=[kind for kind, _ in told.values()],
         eval_results=results,
-        base_model=base,
-        datasets=[dataset] if dataset else None,
+        base_model=_on_hub([*models, material.teacher_source]) or None,
+        datasets=_on_hub(sources) or None,
     )
     text: str = block.to_yaml()
     return text.strip()
@@ -100,14 +105,53 @@ def limits(material: Material, student: StudentMaterial) -> list[str]:
     absent = sum(1 for row in class_rows(material, student) if not row["rows"])
     if absent:
         told.append(f"{absent} of its labels have no test rows at all; nothing is known about them.")
+    recall = student.gate.get("class_recall")
+    fallen = [label for label, one in recall["classes"].items() if one["verdict"] == "FAIL"] if recall else []
+    if recall and fallen:
+        told.append(f"Classes whose recall falls below {recall['floor']} of the teacher's: {', '.join(fallen)}.")
+    open_ = [
+        f"{name} ({part['verdict']}, {part['rows']:,} rows)"
+        for name, part in student.gate.get("slices", {}).items()
+        if part["verdict"] != "PASS"
+    ]
+    if open_:
+        told.append(f"Slices in which it is not shown to keep enough of the teacher's accuracy: {', '.join(open_)}.")
     verdict = material.summary["students"][student.name]["verdict"]
     if verdict != "PASS":
         told.append(f"It did not pass the gate ({verdict}): do not use it in place of the teacher.")
     return told
 
 
+def training(material: Material, student: StudentMaterial) -> list[tuple[str, float | None]]:
+    """What was trained and the seconds that its epochs took; None where that was not recorded."""
+    tried = [trial["measured"] for trial in student.trials if trial["measured"]]
+    parts: list[tuple[str, Sequence[Mapping[str, Any]]]] = [
+        ("teacher, fine-tuned", material.teacher_history),
+        ("this student", student.history),
+        ("the same without the teacher, for comparison", student.baseline_history),
+        (f"{len(tried)} trials of the search, with packaging", tried),
+    ]
+    return [
+        (what, sum(part["seconds"] for part in told) if all("seconds" in part for part in told) else None)
+        for what, told in parts
+        if told
+    ]
+
+
+def _tested(material: Material) -> Mapping[str, Any]:
+    """The source of the test rows."""
+    source = material.snapshot["source"]
+    found: Mapping[str, Any] = source.get("test") or source["train"]
+    return found
+
+
+def _on_hub(addresses: Sequence[str]) -> list[str]:
+    """Names of those that are on the hub, each once."""
+    return list(dict.fromkeys(filter(None, map(_hub_name, addresses))))
+
+
 def _hub_name(uri: str) -> str | None:
-    """owner/name of an address on the Hugging Face hub."""
+    """owner/name of a model's or a data set's address on the Hugging Face hub."""
     if not uri.startswith("hf://"):
         return None
-    return "/".join(uri.removeprefix("hf://").split("@")[0].split("/")[:2])
+    return "/".join(uri.removeprefix("hf://").removeprefix("datasets/").split("@")[0].split("/")[:2])

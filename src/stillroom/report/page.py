@@ -20,6 +20,10 @@ from stillroom.report.table import markdown as table_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
 _PIXEL_RATIO = 1.3
+_FILTERS = (
+    *("address", "count", "duration", "interval", "metric", "milliseconds", "percent", "plain", "quality", "size"),
+    "times",
+)
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        name: getattr(words, name)
-        for name in ("address", "count", "size", "percent", "quality", "metric", "milliseconds")
-    }
+    environment.filters |= {name: getattr(words, name) for name in _FILTERS}
     return environment.get_template(template).render(context)
 
 

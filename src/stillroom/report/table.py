@@ -142,9 +142,7 @@ def _teacher_record(teacher: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _interval(bounds: Mapping[str, float] | None) -> str:
-    if bounds is None:
-        return "undefined"
-    return f"{bounds['point']:.4f} [{bounds['lower']:.4f},{words.GAP}{bounds['upper']:.4f}]"
+    return "undefined" if bounds is None else words.interval(bounds)
 
 
 def _escaped(cell: str) -> str:

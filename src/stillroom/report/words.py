@@ -1,8 +1,11 @@
 """Figures in the form that people read, the same in every table, plot and page."""
 
+import re
+from collections.abc import Mapping
 from pathlib import PurePath
 
 GAP = "\u00a0"
+_MARKED = re.compile(r"[\\`*&\[\]<>|~]|(?<!\w)_|_(?!\w)")
 
 
 def count(value: float) -> str:
@@ -26,6 +29,14 @@ def milliseconds(value: float) -> str:
     return f"{value:.3g}{GAP}ms" if value < 100 else f"{value:,.0f}{GAP}ms"
 
 
+def duration(value_s: float) -> str:
+    """A time that something took: 4.2 s, 51.1 min, 3.5 h."""
+    for unit_s, unit in ((3600, "h"), (60, "min")):
+        if value_s >= unit_s:
+            return f"{value_s / unit_s:.1f}{GAP}{unit}"
+    return f"{value_s:.3g}{GAP}s"
+
+
 def times(value: float) -> str:
     """A speed-up: 530 ×, 4.2 ×."""
     return f"{value:,.0f}{GAP}×" if value >= 100 else f"{value:.2g}{GAP}×"
@@ -39,6 +50,11 @@ def percent(value: float) -> str:
 def quality(value: float) -> str:
     """A metric between 0 and 1."""
     return f"{value:.4f}"
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """What was measured, with its bounds: 0.9912 [0.9871, 0.9940]."""
+    return f"{quality(found['point'])} [{quality(found['lower'])},{GAP}{quality(found['upper'])}]"
 
 
 def metric(name: str) -> str:
@@ -55,3 +71,8 @@ def address(uri: str) -> str:
     if scheme in ("http", "https"):
         host, path = host.rpartition("@")[2], path.partition("?")[0]
     return f"{scheme}://{host}{slash}{path}"
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, in a table too."""
+    return _MARKED.sub(r"\\\g<0>", " ".join(text.split()))
