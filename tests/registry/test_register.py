@@ -73,6 +73,27 @@ def test_long_card_is_cut(tracker: tracking.Tracker, run: runs.Run, make_release
     assert description.endswith("…")
 
 
+def test_a_card_that_tells_more_of_the_same_package_becomes_the_description(
+    tracker: tracking.Tracker, run: runs.Run, make_release: MakeRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillroom.export.package import relist
+
+    first = register.read_release(make_release("before"), "a")
+    number = register.register(tracker, "toy", first, run, (), {})
+    tags = tracker.client.get_model_version("toy", str(number)).tags
+    folder = make_release("after")
+    card = "---\nlicense: other\n---\n\n# a\n\n| owner | letters |\n---\n"
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    relist(folder, read_json(folder / "stillroom.json"))
+    again = register.read_release(folder, "a")
+    assert register.register(tracker, "toy", again, run, (), {}) == number
+    version = tracker.client.get_model_version("toy", str(number))
+    assert version.description == "# a\n\n| owner | letters |\n---\n"
+    assert version.tags == tags, "what was registered stays what it was"
+    monkeypatch.setattr(tracker.client, "update_model_version", None)
+    assert register.register(tracker, "toy", again, run, (), {}) == number
+
+
 def test_figures_of_the_run_stand_on_the_model_page_and_are_not_doubled(
     tracker: tracking.Tracker, run: runs.Run, make_release: MakeRelease
 ) -> None:

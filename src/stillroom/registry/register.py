@@ -1,6 +1,7 @@
 """Register the packages of a run: one version per package and gate report, looked up before it is made."""
 
 import logging
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from stillroom.registry.runs import Run
 from stillroom.registry.tracking import Tracker, as_global, error_code, translated
 
 _CARD = "MODEL_CARD.md"
+_METADATA = re.compile(r"\A---\n.*?\n---\n\s*", re.DOTALL)
 _MAX_DESCRIPTION = 5000
 _LINEAGE = ("data", "teacher", "checkpoint", "cache", "code", "student", "lock")
 
@@ -62,13 +64,19 @@ def read_release(folder: Path, student: str) -> Release:
 def register(
     tracker: Tracker, model: str, release: Release, run: Run, points: Sequence[Point], tags: Mapping[str, str]
 ) -> int:
-    """Register a release as a version of `model`, return its number; the same release keeps its version.
+    """Register a release as a version of `model`, return its number; the same release keeps its version, and a card
+    that tells other things of it, as after new declarations, becomes that version's description.
 
     run: the run that measured the package, and points what it measured, which the logged model's page shows
     too. tags: further tags of the version.
     """
     found = versions.find(tracker, model, release.digest, release.gate_sha256)
+    described = _description(release.folder)
     if found is not None:
+        if found.description != described:
+            with translated(tracker.uri):
+                tracker.client.update_model_version(model, str(found.number), described)
+            log.info("%s: version %d has a new description, from its card", model, found.number)
         return found.number
     _create_model(tracker, model)
     with tempfile.TemporaryDirectory(prefix="stillroom-model-") as scratch:
@@ -88,7 +96,7 @@ def register(
             source=f"models:/{model_id}",
             run_id=run.run_id,
             tags=version_tags(release) | dict(tags),
-            description=_description(release.folder),
+            description=described,
             model_id=model_id,
         )
     runs.log(tracker, run, points=points, model_id=model_id)
@@ -150,6 +158,7 @@ def _create_model(tracker: Tracker, model: str) -> None:
 
 
 def _description(folder: Path) -> str:
+    """The card without its metadata block, which MLflow would show as a heading."""
     card = folder / _CARD
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = _METADATA.sub("", card.read_text(encoding="utf-8")) if card.is_file() else ""
     return text if len(text) <= _MAX_DESCRIPTION else text[: _MAX_DESCRIPTION - 1] + "…"

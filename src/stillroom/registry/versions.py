@@ -28,6 +28,7 @@ class Version:
     number: int
     run_id: str
     tags: Mapping[str, str]
+    description: str = ""
 
     def holds(self, package_digest: str, gate_report_sha256: str) -> bool:
         """Whether this version was registered for that package and that gate report."""
@@ -110,4 +111,5 @@ def _plain(found: object) -> Version:
         number=int(getattr(found, "version", 0)),
         run_id=str(getattr(found, "run_id", "") or ""),
         tags=MappingProxyType(dict(getattr(found, "tags", {}))),
+        description=str(getattr(found, "description", "") or ""),
     )
