@@ -70,7 +70,8 @@ def _having(name: str, part: SliceParams, cells: Sequence[Any], of: str) -> Mask
                 f"params.yaml: gate.slices.{name}.values has {value!r}, which none of the {len(cells)} {of} has in the "
                 f"column {part.column!r}; {told}"
             )
-    return np.isin(np.array(held, dtype=object), [*map(_as_string, part.values)])
+    wanted = {_as_string(value) for value in part.values}
+    return np.array([cell in wanted for cell in held], dtype=np.bool_)
 
 
 def _as_string(value: Any) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stillroom.gate.evidence import Evaluation
+from stillroom.gate.statistics import MetricName
 from stillroom.student_params import AutoParams, Student
 
 
@@ -30,7 +31,7 @@ class SeedSpread:
     students: tuple[str, ...]
     seeds: tuple[int, ...]
     accuracy: Spread
-    retention: dict[str, Spread]
+    retention: dict[MetricName, Spread]
 
 
 def twins(students: Mapping[str, Student], seed: int) -> Iterator[dict[str, int]]:
@@ -53,7 +54,7 @@ def twins(students: Mapping[str, Student], seed: int) -> Iterator[dict[str, int]
 
 
 def spread(
-    seeds: Mapping[str, int], evaluations: Mapping[str, Evaluation], retention: Mapping[str, Mapping[str, float]]
+    seeds: Mapping[str, int], evaluations: Mapping[str, Evaluation], retention: Mapping[str, Mapping[MetricName, float]]
 ) -> SeedSpread:
     """The spread among these students. retention: by student and metric."""
     metrics = [metric for metric in retention[next(iter(seeds))] if all(metric in retention[name] for name in seeds)]
