@@ -1,4 +1,4 @@
-"""Fixtures of the faults: a published teacher, and a proxy in front of the S3 server."""
+"""Fixtures of the faults: a published teacher, a registry of releases, and a proxy in front of the S3 server."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +9,12 @@ from botocore.retries.standard import ExponentialBackoff
 from stillroom import s3 as s3_module
 from tests.cache.conftest import teacher as teacher
 from tests.fault.proxy import Proxy, serving
+from tests.registry.conftest import empty_store as empty_store
+from tests.registry.conftest import make_release as make_release
+from tests.registry.conftest import registered as registered
+from tests.registry.conftest import run as run
+from tests.registry.conftest import state as state
+from tests.registry.conftest import tracker as tracker
 
 
 @pytest.fixture

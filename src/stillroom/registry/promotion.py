@@ -6,6 +6,7 @@ the version has its proof, undone if not.
 """
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from stillroom.storage import Storage
 
 _ATTEMPTS = 20
 _TURN_S = 60.0
+_SETTLE_S = 2.0
+"""How long an alias must stay where it was found to count as moved by hand: a promotion that another machine's
+overtook may set it back to its own version, and corrects that as soon as it has read the ledger again."""
 
 log = logging.getLogger("stillroom")
 
@@ -169,8 +173,11 @@ def _meet_hand_move(
             _project(model, tracker, store, entries[-1])
         log.warning("%s: %s; it is back at %s", model, detail, f"version {home}" if home else "no version")
         return Reconciled("moved back", home, detail)
+    time.sleep(_SETTLE_S)
+    settled = versions.model(tracker, model).champion == moved_to
     approved = f", approved by {approver} (tag {versions.APPROVER_TAG})" if proof.approval.required else ""
-    entry = _append(model, store, entries, proof, approval.BY_HAND, f"the alias was moved by hand{approved}")
+    reason = f"the alias was moved by hand{approved}"
+    entry = _append(model, store, entries, proof, approval.BY_HAND, reason) if settled else None
     if entry is None:
         return _reconcile(model, tracker, store)
     _project(model, tracker, store, entry)
