@@ -1,136 +1,26 @@
 """Eight machines promote at once: no entry is lost or written twice, and the alias ends where the ledger does."""
 
-import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stillroom.registry import ledger, promotion, tracking, versions
-from stillroom.storage import open_storage
+from stillroom.registry import ledger, tracking
 from tests.registry.conftest import OTHERS_WARNINGS
+from tests.registry.racing import race
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial, *(pytest.mark.filterwarnings(w) for w in OTHERS_WARNINGS)]
 
-RACERS = 8
-WINS = 25
 
-RACE = """
-import json, os, sys
-from pathlib import Path
-from mlflow import MlflowClient  # once, before the fork
-from stillroom.errors import GateRefused, TryAgain
-from stillroom.registry import ledger, promotion, tracking
-from stillroom.storage import open_storage
-place, racers, wins, root = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-PASSED, FAILED = (1, 2, 4), 3
-
-
-class Watched:
-    '''A storage that notes which names were created, and reads each entry once: none changes in this test.'''
-
-    def __init__(self, store):
-        self.store, self.where, self.created, self.known = store, store.where, [], {}
-
-    def names(self, below=""):
-        return self.store.names(below)
-
-    def read(self, name):
-        if name not in self.known:
-            self.known[name] = self.store.read(name)
-        return self.known[name]
-
-    def create(self, name, content):
-        created = self.store.create(name, content)
-        if created:
-            self.created.append(name)
-        return created
-
-
-def race(number):
-    os.environ["STILLROOM_STATE"] = str(root / f"machine-{number}")  # a lock of its own, as on another machine
-    store, told = Watched(open_storage(place)), {"won": 0, "later": 0, "refused": 0, "same": 0}
-    tracker = tracking.connect()
-    turn = number
-    while told["won"] < wins:
-        turn += 1
-        before = len(store.created)
-        version = FAILED if turn % 10 == 0 else PASSED[turn % 3]
-        try:
-            entry = promotion.promote("toy", version, f"racer-{number}", f"turn {turn}", tracker=tracker, store=store)
-            assert version != FAILED
-            told["won" if entry.reason == f"turn {turn}" and len(store.created) > before else "same"] += 1
-        except GateRefused:
-            assert version == FAILED
-            told["refused"] += 1
-        except TryAgain:
-            told["later"] += 1
-    return told | {"created": store.created}
-
-
-children = []
-for number in range(racers):
-    child = os.fork()
-    if child == 0:
-        (root / f"{number}.json").write_text(json.dumps(race(number)))
-        os._exit(0)
-    children.append(child)
-failed = [child for child in children if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
-sys.exit(len(failed))
-"""
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of an empty ledger that machines share."""
-    address = str(tmp_path / "ledger")
-    if request.param == "bucket":
-        _, bucket = request.getfixturevalue("s3")
-        address = f"s3://{bucket}/ledger"
-    monkeypatch.setenv(ledger.LEDGER_VARIABLE, address)
-    return address
-
-
-def watch(tracker: tracking.Tracker, race: "subprocess.Popen[bytes]", within_s: float) -> list[int]:
-    """Where the alias stood until the race was over; each time it must be a version that passed."""
-    deadline, seen = time.monotonic() + within_s, []
-    while race.poll() is None:
-        assert time.monotonic() < deadline, "the race does not end"
-        champion = versions.model(tracker, "toy").champion
-        if champion is not None:
-            version = versions.get(tracker, "toy", champion)
-            assert version is not None
-            assert version.tags[versions.VERDICT_TAG] == "PASS"
-            seen.append(champion)
-        time.sleep(0.05)
-    return seen
-
-
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_two_hundred_promotions_by_eight_machines(
-    registered: tracking.Tracker, place: str, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    registered: tracking.Tracker,
+    state: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    place = f"{tmp_path}/ledger" if kind == "folder" else f"s3://{request.getfixturevalue('s3')[1]}/ledger"
+    monkeypatch.setenv(ledger.LEDGER_VARIABLE, place)
     monkeypatch.setenv(tracking.URI_VARIABLE, f"sqlite:///{state / 'mlflow.db'}")
-    command = [sys.executable, "-c", RACE, place, str(RACERS), str(WINS), str(tmp_path)]
-    race = subprocess.Popen(command, env=dict(os.environ))
-    try:
-        seen = watch(registered, race, within_s=400)
-    finally:
-        race.kill()
-    assert race.wait() == 0
-    told: list[dict[str, Any]] = [json.loads((tmp_path / f"{n}.json").read_text()) for n in range(RACERS)]
-    chain = ledger.read("toy", open_storage(place))
-    assert [entry.sequence for entry in chain] == list(range(1, len(chain) + 1))
-    won = [name for one in told for name in one["created"]]
-    assert sorted(won) == [ledger.entry_name("toy", entry.sequence) for entry in chain]
-    assert [one["won"] for one in told] == [WINS] * RACERS
-    assert all(one["refused"] for one in told)
-    assert all(entry.from_version != entry.to_version for entry in chain)
-    assert all(entry.to_version in (1, 2, 4) for entry in chain)
-    assert len(set(seen)) > 1
-    print({"entries": len(chain), "adopted": sum(e.actor == "mlflow-ui" for e in chain), "told": [{k: v for k, v in one.items() if k != "created"} for one in told], "seen": len(seen)})
-    assert versions.model(registered, "toy").champion == chain[-1].to_version
-    assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
+    race(registered, place, tmp_path, racers=8, wins=25, within_s=500)

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillroom import layout
+from stillroom import layout, ui
 from stillroom.data.examples import Examples, Splits
 from stillroom.data.manifest import DataSource, FileSource
 from stillroom.data.splits import read_split, write_splits
@@ -265,6 +266,19 @@ def state(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(layout.STATE_VARIABLE, str(folder))
     monkeypatch.delenv(tracking.URI_VARIABLE, raising=False)
     return folder
+
+
+@contextmanager
+def mlflow_server(patch: pytest.MonkeyPatch) -> Iterator[ui.Running]:
+    """A server with a password over the store in use, with its address and credentials in the environment."""
+    patch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    with ui.interfaces(mlflow_port=0) as running:
+        assert running.addresses.credentials
+        secret = json.loads(running.addresses.credentials.read_text())
+        patch.setenv(tracking.URI_VARIABLE, running.addresses.mlflow_url)
+        patch.setenv("MLFLOW_TRACKING_USERNAME", secret["user"])
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", secret["password"])
+        yield running
 
 
 @pytest.fixture

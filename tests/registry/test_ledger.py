@@ -1,8 +1,11 @@
 """The ledger: gapless, chained, written once, and one winner per entry."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -108,13 +111,79 @@ def test_unfinished_temporary_files_are_no_entries(tmp_path: Path) -> None:
     assert [entry.to_version for entry in ledger.read("toy", store)] == [1]
 
 
-@pytest.mark.parametrize("removed", [1, 2])
-def test_removed_entry_is_noticed(tmp_path: Path, removed: int) -> None:
-    store = Folder(tmp_path)
+def three_entries(place: str) -> tuple[Storage, list[str]]:
+    """A ledger of three entries and their names."""
+    store = open_storage(place)
     for version in (1, 2, 3):
         write(store, version)
-    (tmp_path / f"toy/{removed:08d}.json").unlink()
-    with pytest.raises(InputError, match="does not follow"):
+    return store, store.names("toy")
+
+
+def replace(store: Storage, name: str, content: bytes) -> None:
+    store.remove(name)
+    assert store.create(name, content)
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+def test_removed_entry_is_noticed(place: str, removed: int) -> None:
+    store, names = three_entries(place)
+    store.remove(names[removed])
+    with pytest.raises(InputError, match=f"ledger {names[removed + 1]}: does not follow"):
+        ledger.read("toy", store)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Entry)])
+@pytest.mark.parametrize("edited", [0, 1])
+def test_edited_field_of_a_followed_entry_is_noticed(tmp_path: Path, edited: int, field: str) -> None:
+    store, names = three_entries(str(tmp_path))
+    entry = ledger.read("toy", store)[edited]
+    value = getattr(entry, field)
+    change = {field: value + 1 if isinstance(value, int) else f"{value}x" if value else "0" * 64}
+    if field == "from_version" and value is None:
+        change = {field: 9}
+    replace(store, names[edited], ledger.encoded(dataclasses.replace(entry, **change)))
+    with pytest.raises(InputError, match=rf"ledger ({names[edited]}|{names[edited + 1]}): does not follow"):
+        ledger.read("toy", store)
+
+
+@pytest.mark.parametrize("field", ["sequence", "model", "from_version", "previous"])
+def test_last_entry_must_follow_too(tmp_path: Path, field: str) -> None:
+    store, names = three_entries(str(tmp_path))
+    entry = ledger.read("toy", store)[-1]
+    value = {"sequence": 4, "model": "other", "from_version": 1, "previous": "0" * 64}[field]
+    replace(store, names[-1], ledger.encoded(dataclasses.replace(entry, **{field: value})))
+    with pytest.raises(InputError, match=f"ledger {names[-1]}: does not follow"):
+        ledger.read("toy", store)
+
+
+def swap(store: Storage, names: list[str]) -> None:
+    first, second = (store.read(name) for name in names[:2])
+    replace(store, names[0], second)
+    replace(store, names[1], first)
+
+
+def close_the_gap(store: Storage, names: list[str]) -> None:
+    replace(store, names[1], store.read(names[2]))
+    store.remove(names[2])
+
+
+def duplicate(store: Storage, names: list[str]) -> None:
+    assert store.create("toy/00000004.json", store.read(names[2]))
+
+
+def bring_a_foreign_one(store: Storage, names: list[str]) -> None:
+    for version in (1, 2, 3, 4):
+        write(store, version, "other")
+    assert store.create("toy/00000004.json", store.read("other/00000004.json"))
+
+
+@pytest.mark.parametrize(("tamper", "named"), [(swap, 1), (close_the_gap, 2), (duplicate, 4), (bring_a_foreign_one, 4)])
+def test_entries_in_another_place_are_noticed(
+    place: str, tamper: Callable[[Storage, list[str]], None], named: int
+) -> None:
+    store, names = three_entries(place)
+    tamper(store, names)
+    with pytest.raises(InputError, match=f"ledger toy/0000000{named}.json: does not follow"):
         ledger.read("toy", store)
 
 

@@ -1,11 +1,8 @@
 """The champion: moved with proof only, recorded first, and in step again after crashes and moves by hand."""
 
+import dataclasses
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,65 +184,12 @@ def test_exception_between_entry_and_alias_is_healed(
     assert len(entries()) == 2
 
 
-KILLED = """
-import os, signal, sys
-from stillroom.registry import promotion
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-setattr(promotion, sys.argv[2], die)
-promotion.promote("toy", int(sys.argv[1]), "ada", "killed")
-"""
-
-
-@pytest.mark.serial
-@pytest.mark.parametrize(
-    ("where", "left_behind", "outcome"), [("_project", 1, "healed"), ("_mark_applied", 2, "in step")]
-)
-def test_sigkill_on_the_way_is_healed(registered: tracking.Tracker, where: str, left_behind: int, outcome: str) -> None:
-    promotion.promote("toy", 1, "ada", "first", tracker=registered)
-    killed = subprocess.run([sys.executable, "-c", KILLED, "2", where], timeout=120, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert (len(entries()), champion(registered)) == (2, left_behind)
-    done = promotion.reconcile("toy", tracker=registered)
-    assert (done.outcome, champion(registered), len(entries())) == (outcome, 2, 2)
-    move_by_hand(registered, 1)
-    assert promotion.reconcile("toy", tracker=registered).outcome == "adopted"
-
-
 def test_promotion_after_a_crash_heals_first(registered: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(promotion, "_project", lambda *_: None)
         promotion.promote("toy", 1, "ada", "lost", tracker=registered)
     entry = promotion.promote("toy", 2, "ada", "second", tracker=registered)
     assert (entry.sequence, entry.from_version, champion(registered)) == (2, 1, 2)
-
-
-RACER = """
-import sys
-from stillroom.registry import promotion
-for version in sys.argv[1].split(","):
-    promotion.promote("toy", int(version), "racer-" + sys.argv[2], "race")
-"""
-
-
-@pytest.mark.serial
-@pytest.mark.slow
-def test_racing_promotions_leave_a_gapless_chain_and_its_end_is_champion(
-    registered: tracking.Tracker,
-) -> None:
-    orders = ["1,2,4,1,2", "2,4,1,2,4", "4,1,2,4,1"]
-    racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, order, str(number)], env=dict(os.environ))
-        for number, order in enumerate(orders)
-    ]
-    assert [racer.wait(timeout=180) for racer in racers] == [0, 0, 0]
-    chain = entries()
-    assert [entry.sequence for entry in chain] == list(range(1, len(chain) + 1))
-    assert 5 <= len(chain) <= 15
-    assert {entry.actor for entry in chain} <= {"racer-0", "racer-1", "racer-2"}
-    assert all(entry.from_version != entry.to_version for entry in chain)
-    assert champion(registered) == chain[-1].to_version
-    assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
 
 
 def test_lost_entry_is_tried_again(registered: tracking.Tracker) -> None:
@@ -365,3 +309,55 @@ def test_rebuilt_registry_finds_its_champion_under_another_number(
 
 def test_nothing_to_reconcile(tracker: tracking.Tracker) -> None:
     assert promotion.reconcile("toy", tracker=tracker) == promotion.Reconciled("in step", None)
+
+
+def edit_the_last_entry(root: Path, **changes: object) -> None:
+    """Change an entry that no other follows, in the form in which it was written."""
+    path = root / "toy/00000002.json"
+    path.write_bytes(ledger.encoded(dataclasses.replace(entries()[-1], **changes)))  # type: ignore[arg-type]
+
+
+TAMPERED: dict[str, Callable[[Path], None]] = {
+    "last one removed": lambda root: (root / "toy/00000002.json").unlink(),
+    "all removed": shutil.rmtree,
+    **{
+        f"{field} of the last one edited": lambda root, field=field, value=value: edit_the_last_entry(  # type: ignore[misc]
+            root, **{field: value}
+        )
+        for field, value in {
+            "to_version": 4,
+            "actor": "mallory",
+            "reason": "another",
+            "gate_report_sha256": "0" * 64,
+            "package_digest": "0" * 64,
+            "time": "2000-01-01T00:00:00+00:00",
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("tampered", TAMPERED)
+def test_end_of_the_ledger_that_the_alias_followed_cannot_be_changed(
+    registered: tracking.Tracker, tampered: str
+) -> None:
+    for version in (1, 2):
+        promotion.promote("toy", version, "ada", "why", tracker=registered)
+    root = Path(ledger.default_store().where)
+    kept = shutil.copytree(root, root.parent / "backup")
+    TAMPERED[tampered](root)
+    for act in (
+        lambda: promotion.reconcile("toy", tracker=registered),
+        lambda: promotion.promote("toy", 4, "ada", "why", tracker=registered),
+    ):
+        with pytest.raises(InputError, match=r"ledger toy/00000002\.json: (missing|changed) in .* set it to [012]$"):
+            act()
+    assert champion(registered) == 2
+    shutil.copytree(kept, root, dirs_exist_ok=True)
+    assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
+
+
+def test_tag_from_before_digests_were_kept_is_completed(registered: tracking.Tracker) -> None:
+    promotion.promote("toy", 1, "ada", "why", tracker=registered)
+    registered.client.set_registered_model_tag("toy", versions.APPLIED_TAG, "1")
+    assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
+    assert versions.model(registered, "toy").applied.sha256 == ledger.digest(entries()[0])

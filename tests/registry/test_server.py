@@ -1,6 +1,5 @@
 """The registry through a real MLflow server with a password, artefacts by its proxy."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ from stillroom.errors import GateRefused, InputError, TryAgain
 from stillroom.export.runtime import Package
 from stillroom.registry import promotion, record, tracking, versions
 from stillroom.registry.champion import champion_package
+from tests.registry.conftest import mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
@@ -21,13 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.serial]
 @pytest.fixture
 def server(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ui.Running]:
     """A server over the test's store, with its address and credentials in the environment."""
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    with ui.interfaces(mlflow_port=0) as running:
-        assert running.addresses.credentials
-        secret = json.loads(running.addresses.credentials.read_text())
-        monkeypatch.setenv(tracking.URI_VARIABLE, running.addresses.mlflow_url)
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", secret["user"])
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret["password"])
+    with mlflow_server(monkeypatch) as running:
         yield running
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -229,3 +230,10 @@ def test_global_uri_is_given_back(state: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_other_exceptions_pass_unchanged() -> None:
     with pytest.raises(KeyError), tracking.translated("sqlite:///x.db"):
         raise KeyError("a defect")
+
+
+def test_a_database_whose_driver_is_missing_is_wrong_input(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv(tracking.URI_VARIABLE, f"mysql://someone:hunter2@127.0.0.1:{listening.getsockname()[1]}/db")
+        assert "needs the Python module MySQLdb; install it" in refusal(InputError)

@@ -68,8 +68,9 @@ def read(model: str, store: Storage) -> list[Entry]:
             entry = TypeAdapter(Entry).validate_json(content)
         except ValidationError as error:
             raise InputError(f"ledger {path}: not a ledger entry; restore it from a backup") from error
-        follows = (entry.sequence, entry.model, entry.previous) == (len(found) + 1, model, _link(found))
-        if not follows or content != encoded(entry):
+        told = (entry.sequence, entry.model, entry.from_version, entry.previous)
+        before = found[-1].to_version if found else None
+        if told != (len(found) + 1, model, before, _link(found)) or content != encoded(entry):
             raise InputError(
                 f"ledger {path}: does not follow from entry {len(found)}; an entry was changed or removed, "
                 "restore the ledger from a backup"

@@ -15,10 +15,11 @@ from typing import Literal
 
 from stillroom import layout
 from stillroom.errors import GateRefused, InputError, TryAgain
-from stillroom.registry import approval, ledger, versions
+from stillroom.registry import approval, ledger, standing, versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.proof import Proof, prove
 from stillroom.registry.tracking import Tracker, connect, translated
+from stillroom.registry.versions import Applied, Model
 from stillroom.storage import Storage
 
 _ATTEMPTS = 20
@@ -29,7 +30,7 @@ overtook may set it back to its own version, and corrects that as soon as it has
 
 log = logging.getLogger("stillroom")
 
-Outcome = Literal["in step", "healed", "rebuilt", "adopted", "moved back", "unresolved"]
+Outcome = Literal["in step", "healed", "mended", "rebuilt", "adopted", "moved back", "damaged", "unresolved"]
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,25 @@ def rollback(
 
 
 def reconcile(model: str, *, tracker: Tracker | None = None, store: Storage | None = None) -> Reconciled:
-    """Bring the champion alias and the ledger together again; changes nothing when they agree."""
+    """Bring the champion alias and the ledger together again; changes nothing when they agree.
+
+    The champion's package and tags are compared with the ledger too. Raises InputError, with everything unchanged,
+    where the ledger was tampered with, its end missing included.
+    """
     tracker, store = tracker or connect(), store or ledger.default_store()
     with _turn(model):
-        return _reconcile(model, tracker, store)
+        return _reconcile(model, tracker, store, inspect=True)
 
 
-def _reconcile(model: str, tracker: Tracker, store: Storage) -> Reconciled:
+def _reconcile(model: str, tracker: Tracker, store: Storage, inspect: bool = False) -> Reconciled:
+    """Beside `reconcile`: without `inspect`, a champion whose alias is in step is taken to be whole."""
     entries = ledger.read(model, store)
     registered = versions.model(tracker, model)
+    if registered.applied.sequence > len(entries):
+        entries = ledger.read(model, store)  # others may have written since
+    _check_end(model, store, entries, registered.applied)
     last = entries[-1] if entries else None
-    home = _home(model, tracker, last) if last else None
+    home = standing.home(tracker, model, last) if last else None
     if last is None or home is None:
         if registered.champion is not None:
             return _meet_hand_move(model, tracker, store, entries, registered.champion, home=None)
@@ -121,27 +130,68 @@ def _reconcile(model: str, tracker: Tracker, store: Storage) -> Reconciled:
         return Reconciled("unresolved", None, detail)
     if home != last.to_version:
         return _renumber(model, tracker, store, entries, home)
-    if registered.champion == home:
-        if registered.applied != last.sequence:
-            _mark_applied(model, tracker, last)
-        return Reconciled("in step", home)
-    if registered.applied < last.sequence:
+    in_step = registered.champion == home
+    if in_step and not inspect:
+        return _in_step(model, tracker, registered, last, [])
+    try:
+        edited = standing.inspect(tracker, model, home, last)
+    except InputError as flaw:
+        return _withdraw(model, tracker, store, entries, registered, str(flaw))
+    if in_step:
+        return _in_step(model, tracker, registered, last, edited)
+    if registered.applied.sequence < last.sequence:
         _project(model, tracker, store, last)
         log.warning("%s: a promotion was cut short; champion is version %d now", model, home)
         return Reconciled("healed", home, f"entry {last.sequence} was written and the alias not moved")
     if registered.champion is None:
         _project(model, tracker, store, last)
-        log.warning("%s: alias champion was removed by hand; it is back at version %d", model, home)
-        return Reconciled("moved back", home, "the alias was removed by hand")
+        log.warning("%s: alias champion was missing; it is back at version %d", model, home)
+        return Reconciled("moved back", home, "the alias was missing, and the champion is whole")
     return _meet_hand_move(model, tracker, store, entries, registered.champion, home)
 
 
-def _home(model: str, tracker: Tracker, last: Entry) -> int | None:
-    """The version that the last entry means: its number may be another one in a registry that was rebuilt."""
-    version = versions.get(tracker, model, last.to_version)
-    if version is None or not version.holds(last.package_digest, last.gate_report_sha256):
-        version = versions.find(tracker, model, last.package_digest, last.gate_report_sha256)
-    return version.number if version else None
+def _check_end(model: str, store: Storage, entries: Sequence[Entry], applied: Applied) -> None:
+    """Raise InputError if the entry that the alias followed is missing or another: no entry after it tells of that."""
+    if not applied.sequence:
+        return
+    found = "missing"
+    if applied.sequence <= len(entries):
+        entry = entries[applied.sequence - 1]
+        if applied.sha256 in (None, ledger.digest(entry)):
+            return
+        found = "changed"
+    name = ledger.entry_name(model, applied.sequence)
+    raise InputError(
+        f"ledger {name}: {found} in {store.where} since the alias champion followed it; restore it from a backup, or "
+        f"if tag {versions.APPLIED_TAG} was edited, set it to {len(entries)}"
+    )
+
+
+def _in_step(model: str, tracker: Tracker, registered: Model, last: Entry, edited: Sequence[str]) -> Reconciled:
+    if registered.applied.nonsense is not None:
+        edited = [*edited, f"tag {versions.APPLIED_TAG} was {registered.applied.nonsense[:80]!r}"]
+    if (registered.applied.sequence, registered.applied.sha256) != (last.sequence, ledger.digest(last)):
+        _mark_applied(model, tracker, last)
+    if not edited:
+        return Reconciled("in step", last.to_version)
+    detail = "; ".join(edited)
+    log.warning("%s: %s; put back as the ledger tells it", model, detail)
+    return Reconciled("mended", last.to_version, detail)
+
+
+def _withdraw(
+    model: str, tracker: Tracker, store: Storage, entries: Sequence[Entry], registered: Model, flaw: str
+) -> Reconciled:
+    """Leave no champion where its package is damaged, unless the alias was moved by hand to one that passed."""
+    last = entries[-1]
+    if registered.champion not in (None, last.to_version):
+        return _meet_hand_move(model, tracker, store, entries, registered.champion, home=None)
+    detail = f"version {last.to_version} is damaged: {flaw}"
+    standing.withdraw(tracker, model, last.to_version, detail)
+    if len(ledger.read(model, store)) > len(entries):
+        return _reconcile(model, tracker, store)
+    log.warning("%s: %s; there is no champion until it is restored or another version promoted", model, detail)
+    return Reconciled("damaged", None, detail)
 
 
 def _renumber(model: str, tracker: Tracker, store: Storage, entries: Sequence[Entry], home: int) -> Reconciled:
@@ -217,7 +267,8 @@ def _project(model: str, tracker: Tracker, store: Storage, entry: Entry) -> None
 def _mark_applied(model: str, tracker: Tracker, entry: Entry) -> None:
     """Remember that the alias followed this entry: it tells a crash before from a move by hand after."""
     with translated(tracker.uri):
-        tracker.client.set_registered_model_tag(model, versions.APPLIED_TAG, str(entry.sequence))
+        told = f"{entry.sequence} {ledger.digest(entry)}"
+        tracker.client.set_registered_model_tag(model, versions.APPLIED_TAG, told)
 
 
 def _reigns(entries: Sequence[Entry]) -> list[Entry]:

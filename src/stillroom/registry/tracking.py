@@ -176,6 +176,8 @@ def _in_words(uri: str, error: Exception) -> StillroomError | None:
         return InputError(f"{where}: the database is damaged ({told}); move it away, the next run fills a new one")
     if "out-of-date database schema" in str(error):
         return InputError(f"{where}: written by another version of MLflow; back it up, then run `mlflow db upgrade`")
+    if isinstance(error, ModuleNotFoundError):
+        return InputError(f"{where}: needs the Python module {error.name}; install it beside Stillroom")
     code = error_code(error)
     if code in _FORBIDDEN or re.search(r"error code 40[13]\b", str(error)):
         return InputError(

@@ -1,5 +1,6 @@
 """What the registry says about the versions of a model: numbers, tags and aliases, as plain values."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,6 +20,7 @@ APPROVER_TAG = "approval.by"
 AUTHOR_TAG = "author"
 _LAST = 2**31 - 1
 """The largest number that a version can have in MLflow's databases."""
+_APPLIED = re.compile(r"([0-9]{1,8})(?: ([0-9a-f]{64}))?")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Applied:
+    """What the tag of a model tells of a ledger entry: its number, 0 for none, and its sha256 where that is told.
+    nonsense: what the tag says where it says anything else."""
+
+    sequence: int
+    sha256: str | None
+    nonsense: str | None
+
+
+@dataclass(frozen=True)
 class Model:
     """A registered model's aliases (alias → version number) and tags; both empty if it is not registered."""
 
@@ -48,10 +60,13 @@ class Model:
         return self.aliases.get(CHAMPION)
 
     @property
-    def applied(self) -> int:
-        """Number of the last ledger entry that the champion alias is known to have followed."""
-        told = self.tags.get(APPLIED_TAG, "0")
-        return int(told) if told.isdigit() else 0
+    def applied(self) -> Applied:
+        """The last ledger entry that the champion alias is known to have followed."""
+        told = self.tags.get(APPLIED_TAG)
+        found = _APPLIED.fullmatch(told or "0")
+        if found is None:
+            return Applied(0, None, told)
+        return Applied(int(found[1]), found[2], None)
 
 
 def model(tracker: Tracker, name: str) -> Model:
