@@ -57,8 +57,8 @@ def swap(columns: dict[str, Any]) -> None:
         values[0], values[1] = values[1], values[0]
 
 
-def not_finite(model: str) -> Callable[[dict[str, Any]], None]:
-    return lambda columns: columns[model].__setitem__(3, [float("nan")] * len(NAMES))
+def not_finite(model: str, value: float = float("nan")) -> Callable[[dict[str, Any]], None]:
+    return lambda columns: columns[model].__setitem__(3, [value] * len(NAMES))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,8 @@ def not_finite(model: str) -> Callable[[dict[str, Any]], None]:
         (lambda columns: [values.pop() for values in columns.values()], "holds 39 rows, the test split 40"),
         (not_finite("student"), r"\(student\): probabilities are not finite in 1 of 40"),
         (not_finite("teacher"), r"\(teacher\): probabilities are not finite"),
+        (not_finite("baseline"), r"\(baseline\): probabilities are not finite"),
+        (not_finite("student", float("inf")), r"\(student\): probabilities are not finite"),
         (lambda columns: columns["student"].__setitem__(0, None), "1 values of student are missing"),
         (lambda columns: columns["student"].__setitem__(0, [0.5, 0.5]), "differ in their number of classes"),
         (lambda columns: columns.pop("teacher"), "not readable as predictions"),

@@ -16,6 +16,7 @@ import pytest
 from stillroom import layout
 from stillroom.data.splits import read_snapshot
 from stillroom.errors import GateRefused, InputError, TryAgain
+from stillroom.files import read_json, write_json
 from stillroom.registry import ledger, promotion, record, runs, tracking, versions
 from stillroom.registry.marker import RecordedRun
 
@@ -183,6 +184,16 @@ def test_failed_run_leaves_the_champion(state: Path, workspace: Any) -> None:
     workspace.release("static", verdict="FAIL", bias=0.9, lower=0.5)
     recorded = record_again(workspace)
     assert (recorded.challenger, recorded.champion) == (2, 1)
+
+
+def test_a_summary_edited_by_hand_promotes_nobody(state: Path, workspace: Any) -> None:
+    path = workspace.root / "reports/summary.json"
+    summary = read_json(path)
+    summary["students"]["tiny"] |= {"verdict": "PASS", "retention": {}}
+    write_json(path, summary | {"selected": "tiny"})
+    recorded = record_again(workspace)
+    assert (recorded.versions, recorded.champion) == ({"static": 1, "tiny": 2}, None)
+    assert ledger.read("toy", ledger.default_store()) == []
 
 
 def test_a_rollback_outlives_the_same_result(state: Path, workspace: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,9 +1,12 @@
 """The stage select on files as the stages before it leave them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stillroom import layout
@@ -90,6 +93,83 @@ def test_evidence_of_another_split_stops_the_stage_and_writes_nothing(params: Pa
     with pytest.raises(InputError, match="holds 400 rows, the test split 404"):
         select.run(params)
     assert not Path("reports").exists()
+
+
+def rewrite(change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the columns of the good student's predictions."""
+    path = layout.EVALUATIONS / "good/predictions.parquet"
+    columns = pq.read_table(path).to_pydict()
+    change(columns)
+    pq.write_table(pa.table(columns), path)
+
+
+def no_test_rows() -> None:
+    write_split(layout.SPLIT, LABELS[:0])
+
+
+def nan_in_the_student() -> None:
+    rewrite(lambda columns: columns["student"].__setitem__(7, [float("nan")] * len(NAMES)))
+
+
+def nan_in_the_teacher() -> None:
+    rewrite(lambda columns: columns["teacher"].__setitem__(7, [float("nan")] * len(NAMES)))
+
+
+def another_order() -> None:
+    rewrite(lambda columns: [values.reverse() for values in columns.values()])
+
+
+def the_student_s_answers_in_another_order() -> None:
+    rewrite(lambda columns: columns["student"].insert(0, columns["student"].pop()))
+
+
+def better_figures() -> None:
+    path = layout.EVALUATIONS / "good/evaluation.json"
+    figures = read_json(path)
+    write_json(path, figures | {"metrics": figures["metrics"] | {"accuracy": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (no_test_rows, "no rows, so nothing can be judged"),
+        (nan_in_the_student, r"\(student\): probabilities are not finite"),
+        (nan_in_the_teacher, r"\(teacher\): probabilities are not finite"),
+        (another_order, "row ids differ"),
+        (the_student_s_answers_in_another_order, "its predictions give"),
+        (better_figures, "the student's accuracy is 1.000000"),
+    ],
+)
+def test_no_verdict_on_spoilt_evidence(params: Params, spoil: Callable[[], None], told: str) -> None:
+    spoil()
+    with pytest.raises(InputError, match=told):
+        select.run(params)
+    assert not Path("reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "teachers", "metric", "verdict", "told"),
+    [
+        (LABELS, 320, "accuracy", "FAIL", "keeping such quality proves nothing"),
+        (LABELS, 400, "accuracy", "FAIL", "retention is undefined"),
+        (labels_of(400, classes=3), 8, "macro_f1", "INCONCLUSIVE", "'debt' has 0 test rows"),
+        (LABELS * 0, 8, "accuracy", "FAIL", "keeping such quality proves nothing"),
+    ],
+    ids=["teacher below chance", "teacher never right", "class without rows", "one class only"],
+)
+def test_nobody_is_selected_where_retention_means_nothing(
+    params: Params, labels: Any, teachers: int, metric: str, verdict: str, told: str
+) -> None:
+    write_split(layout.SPLIT, labels)
+    student, teacher = (one_hot(with_mistakes(labels, n), len(NAMES)) for n in (0, teachers))
+    write_evaluation(layout.EVALUATIONS / "good", labels, student, teacher)
+    gate = GateParams(resamples=500, retention={metric: 0.9})
+    one = {"good": params.students["good"]}
+    assert select.run(params.model_copy(update={"gate": gate, "students": one}))["passed"] == 0.0
+    assert read_json(layout.SUMMARY)["selected"] is None
+    report = read_gate_report(layout.GATE_REPORTS / "good.json")
+    assert report.verdict == verdict
+    assert any(told in reason for reason in report.reasons)
 
 
 def with_slices(params: Params, **slices: dict[str, Any]) -> Params:
