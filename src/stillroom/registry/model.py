@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import stillroom
-from stillroom.errors import InputError
+from stillroom.errors import Absent
 from stillroom.registry.tracking import Tracker, translated
 
 if TYPE_CHECKING:
@@ -134,14 +134,14 @@ def log(
 def fetch(tracker: Tracker, model: str, version: int, scratch: Path) -> Path:
     """Download the package folder of a registered version below `scratch`; nothing in it is checked here.
 
-    Raises InputError if the artefact store does not have it.
+    Raises Absent if the artefact store does not have it.
     """
     with translated(tracker.uri):
         from mlflow.artifacts import download_artifacts, list_artifacts
 
         root = tracker.client.get_model_version_download_uri(model, str(version)).rstrip("/")
         if not list_artifacts(artifact_uri=f"{root}/{PACKAGE}", tracking_uri=tracker.uri):
-            raise InputError(f"{model} version {version}: the artefact store has no package at {root}")
+            raise Absent(f"{model} version {version}: the artefact store has no package at {root}")
         found = download_artifacts(
             artifact_uri=f"{root}/{PACKAGE}",
             dst_path=str(scratch),

@@ -135,7 +135,7 @@ def _reconcile(model: str, tracker: Tracker, store: Storage, inspect: bool = Fal
         return _in_step(model, tracker, registered, last, [])
     try:
         edited = standing.inspect(tracker, model, home, last)
-    except InputError as flaw:
+    except standing.FLAWS as flaw:
         return _withdraw(model, tracker, store, entries, registered, str(flaw))
     if in_step:
         return _in_step(model, tracker, registered, last, edited)

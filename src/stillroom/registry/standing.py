@@ -8,8 +8,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from stillroom.errors import InputError
-from stillroom.export.runtime import MANIFEST, read_manifest
+from stillroom.errors import Absent
+from stillroom.export.runtime import MANIFEST, PackageError, read_manifest
 from stillroom.files import sha256_file
 from stillroom.registry import versions
 from stillroom.registry.ledger import Entry
@@ -17,6 +17,9 @@ from stillroom.registry.model import fetch
 from stillroom.registry.proof import GATE_REPORT
 from stillroom.registry.tracking import Tracker, translated
 from stillroom.registry.versions import Version
+
+FLAWS = (PackageError, Absent)
+"""What says that a package is not there or is another; that it cannot be asked for is no flaw of it."""
 
 
 def home(tracker: Tracker, model: str, last: Entry) -> int | None:
@@ -28,7 +31,7 @@ def home(tracker: Tracker, model: str, last: Entry) -> int | None:
     elsewhere = versions.find(tracker, model, last.package_digest, last.gate_report_sha256)
     for candidate in (elsewhere, version):
         if candidate is not None:
-            with suppress(InputError):
+            with suppress(*FLAWS):
                 _verify(tracker, model, candidate, last)
                 return candidate.number
     return None
@@ -37,15 +40,15 @@ def home(tracker: Tracker, model: str, last: Entry) -> int | None:
 def inspect(tracker: Tracker, model: str, number: int, last: Entry) -> list[str]:
     """Read the champion's package again, put back what was edited in its version's tags, and tell of each.
 
-    Raises InputError if the artefact store does not have the package that was promoted.
+    Raises one of FLAWS if the artefact store does not have the package that was promoted.
     """
     version = versions.get(tracker, model, number)
     if version is None:
-        raise InputError(f"version {number} was deleted")
+        raise Absent(f"version {number} was deleted")
     manifest_sha256 = _verify(tracker, model, version, last)
     registered = version.tags.get(versions.MANIFEST_TAG)
     if registered != manifest_sha256:
-        raise InputError(
+        raise PackageError(
             f"{versions.MANIFEST_TAG} is {manifest_sha256} in the artefact store, {registered} was registered"
         )
     return _mend(tracker, model, version, last)
@@ -65,7 +68,7 @@ def _verify(tracker: Tracker, model: str, version: Version, last: Entry) -> str:
         manifest = read_manifest(package, verify=True)
         found = manifest["digest"], manifest["files"].get(GATE_REPORT)
         if found != (last.package_digest, last.gate_report_sha256):
-            raise InputError(
+            raise PackageError(
                 f"the artefact store has package {found[0]} with gate report {found[1]}, entry {last.sequence} "
                 f"promoted {last.package_digest} with {last.gate_report_sha256}"
             )

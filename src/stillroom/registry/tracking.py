@@ -40,6 +40,7 @@ _ENVIRONMENT = {
 _TRANSIENT = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ABORTED"}
 _FORBIDDEN = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
 _DAMAGED = ("not a database", "malformed")
+_REFUSED = re.compile(r"authentication failed|Access denied for user|database \".*\" does not exist|Unknown database")
 _LATER = "; nothing is lost, the next run records it"
 _GLOBAL_URI = threading.Lock()
 
@@ -183,6 +184,8 @@ def _in_words(uri: str, error: Exception) -> StillroomError | None:
         return InputError(
             f"{where}: refused the credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
+    if _REFUSED.search(str(error)):
+        return InputError(f"{where}: the database refuses user, password or its name ({told}); change {URI_VARIABLE}")
     family = type(error).__module__.partition(".")[0]
     if code in _TRANSIENT or family in ("requests", "urllib3", "botocore", "boto3", "sqlalchemy", "sqlite3"):
         return TryAgain(f"{where}: MLflow cannot be used now ({told}){_LATER}")
@@ -274,3 +277,7 @@ def _probe_port(uri: str, default: int) -> None:
         socket.create_connection((parts.hostname or "localhost", parts.port or default), _PROBE_S).close()
     except OSError as error:
         raise TryAgain(f"{redacted(uri)}: the database is not to be reached ({error}){_LATER}") from error
+    with translated(uri):
+        from sqlalchemy import NullPool, create_engine
+
+        create_engine(uri, poolclass=NullPool).connect().close()
