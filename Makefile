@@ -22,7 +22,7 @@ $(VENV)/pipeline: pyproject.toml requirements.lock
 	@touch $@
 
 $(VENV)/dev: $(VENV)/pipeline
-	$(PIP) --editable '.[pipeline,ray,dev]'
+	$(PIP) --editable '.[pipeline,privacy,ray,dev]'
 	@touch $@
 
 demo: install  ## run the whole pipeline on real data with a real teacher
@@ -51,7 +51,7 @@ schema: install  ## write the JSON schema of params.yaml
 	$(BIN)/stillroom schema > docs/params.schema.json
 
 lock:  ## compile requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --extra pipeline --extra ray --extra dev --python-version 3.11 --no-annotate --no-header \
+	uv pip compile pyproject.toml --extra pipeline --extra privacy --extra ray --extra dev --python-version 3.11 --no-annotate --no-header \
 	  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.new
 	{ sed -n '/^#/p' requirements.lock; cat requirements.new; } > requirements.lock.new
 	rm requirements.new && mv requirements.lock.new requirements.lock

@@ -11,6 +11,7 @@ from stillroom.cost_params import CostParams
 from stillroom.errors import ParamsError
 from stillroom.gate_params import GateParams
 from stillroom.governance_params import GovernanceParams
+from stillroom.personal_data_params import PersonalDataParams
 from stillroom.problem import ProblemType
 from stillroom.quantise_params import QuantiseParams
 from stillroom.section import Fraction, Section, Sha256, check_given_name
@@ -56,6 +57,8 @@ class DataParams(Section):
     """A longer text is refused: it is a broken row, not an example."""
     near_duplicate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Jaccard similarity of word 3-shingles from which two texts count as near duplicates."""
+    personal_data_scan: PersonalDataParams | None = None
+    """What is looked for in all texts, and whether it is taken out; null, for no scan."""
 
 
 class TeacherParams(Section):

@@ -1,5 +1,6 @@
 """What is recorded about a run's data: where it came from, and what the split holds."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,36 @@ class DataSource(BaseModel):
         return self.model_copy(update={UNLABELLED: None, CASES: None})
 
 
+class PersonalData(BaseModel):
+    """What a scan found in the texts of one file: counts, and never a value."""
+
+    model_config = ConfigDict(frozen=True)
+
+    texts: int
+    texts_with_any: int
+    kinds: dict[str, dict[str, int]]
+    """Of each kind that was looked for, the `texts` that hold it and the `hits` in them."""
+
+
+class PersonalDataReport(BaseModel):
+    """A scan for personal data: what it looked for, and by file, as it was given, what it found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    regions: tuple[str, ...]
+    national_numbers: tuple[str, ...]
+    """Those of the regions whose national numbers are known."""
+    redacted: bool
+    files: dict[str, PersonalData]
+
+    def hits(self) -> dict[str, int]:
+        """Hits of each kind in all files; kinds without any are left out."""
+        total: Counter[str] = Counter()
+        for file in self.files.values():
+            total.update({kind: counts["hits"] for kind, counts in file.kinds.items()})
+        return {kind: count for kind, count in total.items() if count}
+
+
 class IngestReport(BaseModel):
     """artifacts/ingested/report.json: what the raw files hold, and what a person should look at."""
 
@@ -62,6 +93,7 @@ class IngestReport(BaseModel):
     files: dict[str, dict[str, Any]]
     findings: tuple[str, ...]
     """On the labelled rows; those on the unlabelled ones and on cases stand with their file."""
+    personal_data: PersonalDataReport | None = Field(default=None, exclude_if=_absent)
 
 
 class SnapshotManifest(BaseModel):
