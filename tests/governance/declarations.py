@@ -26,6 +26,7 @@ LICENCES = {
 }
 CARDS = {"differs": Card(("cc-by-4.0",)), "unreadable": Card(fault="ValueError: no mapping")}
 REVIEWS = {"missing": None, "ahead": "2027-03-31", "passed": "2026-01-31"}
+SCANS = {"found": {"email": 12}, "clean": {"email": 0}}
 PARTS = ("teacher", "data", "students.small.checkpoint")
 
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from stillroom.errors import InputError
 from stillroom.governance.card import Card
-from stillroom.governance.check import Finding, assess, enforce
+from stillroom.governance.check import Finding, assess, assess_scan, enforce
 from stillroom.governance.rules import Rule, load
 from stillroom.governance_params import AiAct, PersonalData, Terms
 from stillroom.params import validate
-from tests.governance.declarations import CARDS, LICENCES, PARTS, declare, governance_of
+from tests.governance.declarations import CARDS, CLEAN, LICENCES, PARTS, SCANS, declare, governance_of
 
 TODAY = datetime.date(2026, 11, 26)
 BOOK = load()
@@ -39,10 +39,10 @@ def found(facts: dict[str, str], part: str) -> list[Finding]:
     """What is found where these facts hold, those about licences of this part."""
     governance: dict[str, Any] = {}
     for fact, word in facts.items():
-        governance |= governance_of(fact, word) if fact not in ("licence", "card") else {}
+        governance |= governance_of(fact, word) if fact not in ("licence", "card", "scan") else {}
     licences = {part: LICENCES[facts["licence"]]} if "licence" in facts else {}
     cards = {part: CARDS[facts["card"]]} if "card" in facts else {}
-    return assess(declare(governance, licences), cards, TODAY, BOOK)
+    return assess(declare(governance, licences), cards, TODAY, BOOK, SCANS[facts["scan"]] if "scan" in facts else None)
 
 
 def named(findings: list[Finding]) -> set[str]:
@@ -68,7 +68,7 @@ def test_a_rule_applies_where_its_facts_hold_and_not_where_one_lacks(
     assert [finding.severity for finding in told] == [rule.severity]
     assert "{" not in told[0].told
     assert told[0].told.startswith(f"{part}.licence" if rule.when.of_licence else "governance.")
-    for lacking in facts:
+    for lacking in facts.keys() - {fact for fact, word in facts.items() if CLEAN.get(fact) == word}:
         others = {fact: word for fact, word in facts.items() if fact != lacking}
         assert rule.name not in named(found(others, part))
 
@@ -135,6 +135,23 @@ def test_the_review_is_due_after_its_day_and_needs_a_day_to_be_judged() -> None:
     assert assess(run, {}, TODAY) == []
     assert named(assess(run, {}, TODAY + datetime.timedelta(days=1))) == {"review-passed"}
     assert assess(run) == []
+
+
+@pytest.mark.parametrize(("policy", "severity"), [("off", []), ("warn", ["warn"]), ("stop", ["stop"])])
+def test_personal_data_that_a_scan_finds_contradict_a_declaration_of_none(policy: str, severity: list[str]) -> None:
+    run = declare({"policy": policy})
+    found_there = assess_scan(run.governance, {"email": 12, "phone": 3})
+    assert [finding.severity for finding in found_there] == severity
+    assert all("found email 12, phone 3;" in finding.told for finding in found_there)
+    assert found_there == assess(run, {}, TODAY, scan={"email": 12, "phone": 3})
+    assert assess_scan(run.governance, {}) == assess(run) == []
+    assert assess_scan(declare({"policy": policy, "personal_data": "pseudonymised"}).governance, {"email": 12}) == []
+
+
+def test_what_asks_no_scan_is_not_asked_again_after_one() -> None:
+    assert (
+        assess_scan(declare({"teacher_terms": "forbidden", "personal_data": "unknown"}).governance, {"email": 1}) == []
+    )
 
 
 def test_a_search_with_an_encoder_of_its_own_is_asked_too() -> None:

@@ -34,28 +34,22 @@ def assess(
     cards: Mapping[str, Card] | None = None,
     today: datetime.date | None = None,
     rules: Rulebook | None = None,
+    scan: Mapping[str, int] | None = None,
 ) -> list[Finding]:
     """Every rule that is broken, in the order of the rules.
 
-    cards: those of the checkpoints, by `teacher` and `students.NAME.checkpoint`. today: for the review date. Without
-    them only the declarations are judged, and the answer depends on nothing else.
+    cards: those of the checkpoints, by `teacher` and `students.NAME.checkpoint`. today: for the review date. scan: hits
+    by kind, where the texts were scanned for personal data. Without them only the declarations are judged, and the
+    answer depends on nothing else.
     """
-    rules, told = rules or load(), params.governance
-    values = {name: str(value) for name, value in told.model_dump(mode="json").items()}
-    of_run = _facts(told, today)
+    rules = rules or load()
     licences = [_licence(part, name, (cards or {}).get(part, _SILENT), rules) for part, name in declared(params)]
-    findings: list[Finding] = []
-    for rule in rules.rules:
-        severity = _severity(rule, told.policy)
-        if severity is None:
-            continue
-        asked = licences if rule.when.of_licence else [({}, {})]
-        findings += [
-            Finding(rule.name, severity, rule.says.format_map({**values, **words}))
-            for facts, words in asked
-            if _applies(rule, {**of_run, **facts})
-        ]
-    return findings
+    return _broken(rules.rules, params.governance, licences, today, scan)
+
+
+def assess_scan(told: GovernanceParams, scan: Mapping[str, int]) -> list[Finding]:
+    """Those of the rules alone that ask what a scan for personal data found: hits by kind."""
+    return _broken([rule for rule in load().rules if rule.when.scan is not None], told, [], None, scan)
 
 
 def enforce(findings: Sequence[Finding]) -> None:
@@ -78,6 +72,30 @@ def declared(params: Params) -> Iterator[tuple[str, str | None]]:
             yield f"students.{name}.checkpoint", student.checkpoint.licence
 
 
+def _broken(
+    rules: Sequence[Rule],
+    told: GovernanceParams,
+    licences: Sequence[tuple[Facts, Mapping[str, str]]],
+    today: datetime.date | None,
+    scan: Mapping[str, int] | None,
+) -> list[Finding]:
+    values = {name: str(value) for name, value in told.model_dump(mode="json").items()}
+    values["scanned"] = ", ".join(f"{kind} {count}" for kind, count in (scan or {}).items())
+    of_run = _facts(told, today, scan)
+    findings: list[Finding] = []
+    for rule in rules:
+        severity = _severity(rule, told.policy)
+        if severity is None:
+            continue
+        asked = licences if rule.when.of_licence else [({}, {})]
+        findings += [
+            Finding(rule.name, severity, rule.says.format_map({**values, **words}))
+            for facts, words in asked
+            if _applies(rule, {**of_run, **facts})
+        ]
+    return findings
+
+
 def _severity(rule: Rule, policy: str) -> Literal["stop", "warn"] | None:
     """What a rule does under the policy, if anything."""
     if rule.always:
@@ -91,7 +109,7 @@ def _applies(rule: Rule, facts: Facts) -> bool:
     return all(facts[name] & set(wanted) for name, wanted in rule.when.facts.items())
 
 
-def _facts(told: GovernanceParams, today: datetime.date | None) -> Facts:
+def _facts(told: GovernanceParams, today: datetime.date | None, scan: Mapping[str, int] | None) -> Facts:
     facts = {
         "teacher_terms": told.teacher_terms,
         "personal_data": told.personal_data,
@@ -104,7 +122,11 @@ def _facts(told: GovernanceParams, today: datetime.date | None) -> Facts:
     review: set[str] = {"missing"} if told.review_by is None else set()
     if told.review_by is not None and today is not None:
         review = {"passed" if datetime.date.fromisoformat(told.review_by) < today else "ahead"}
-    return {name: frozenset({word}) for name, word in facts.items()} | {"review": frozenset(review)}
+    scanned: set[str] = set() if scan is None else {"found" if any(scan.values()) else "clean"}
+    return {name: frozenset({word}) for name, word in facts.items()} | {
+        "review": frozenset(review),
+        "scan": frozenset(scanned),
+    }
 
 
 def _licence(part: str, name: str | None, card: Card, rules: Rulebook) -> tuple[Facts, Mapping[str, str]]:

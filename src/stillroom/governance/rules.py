@@ -16,6 +16,8 @@ PLAIN_KINDS = ("undeclared", "misspelt")
 """What a licence may be beside the kinds that the file describes."""
 LICENCE_WORDS = frozenset({"where", "licence", "card", "near"})
 """What a rule about licences may name in its sentence, in braces; any rule may name a key of the section governance."""
+SCAN_WORDS = frozenset({"scanned"})
+"""What a rule about the scan may name as well: the kinds that were found, each with its hits."""
 
 Given = Annotated[tuple[Literal["given", "missing"], ...], Field(min_length=1)]
 
@@ -35,6 +37,8 @@ class Conditions(Section):
     intended_use: Given | None = None
     owner: Given | None = None
     review: Annotated[tuple[Literal["missing", "ahead", "passed"], ...], Field(min_length=1)] | None = None
+    scan: Annotated[tuple[Literal["found", "clean"], ...], Field(min_length=1)] | None = None
+    """Whether data.personal_data_scan found anything; neither, where none was made."""
 
     @property
     def facts(self) -> dict[str, tuple[str, ...]]:
@@ -66,6 +70,7 @@ class Rule(Section):
     @model_validator(mode="after")
     def _can_be_told(self) -> Self:
         known = GovernanceParams.model_fields.keys() | (LICENCE_WORDS if self.when.of_licence else set())
+        known |= SCAN_WORDS if self.when.scan is not None else set()
         for name in (field for _, field, _, _ in Formatter().parse(self.says) if field is not None):
             if name not in known:
                 raise ValueError(f"says names {{{name}}}; use {', '.join(sorted(known))}")
