@@ -297,6 +297,7 @@ def test_params_do_not_change_once_made() -> None:
 
 def test_overrides_replace_values_and_grow_sections() -> None:
     raw = minimal()
+    raw["data"]["personal_data_scan"] = None
     result = merged(
         raw,
         [
@@ -305,6 +306,7 @@ def test_overrides_replace_values_and_grow_sections() -> None:
             "capture.signals=[logits]",
             "data.licence=a=b",
             "data.test=",
+            "data.personal_data_scan.redact=true",
             "seed=1",
             "seed=2",
         ],
@@ -312,9 +314,14 @@ def test_overrides_replace_values_and_grow_sections() -> None:
     assert result["teacher"] == {"source": "checkpoint", "epochs": 5}
     assert result["gate"] == {"retention": {"accuracy": 0.5}}
     assert result["capture"] == {"signals": ["logits"]}
-    assert result["data"] == {"source": "rows.csv", "licence": "a=b", "test": None}
+    assert result["data"] == {
+        "source": "rows.csv",
+        "licence": "a=b",
+        "test": None,
+        "personal_data_scan": {"redact": True},
+    }
     assert result["seed"] == 2
-    assert raw == minimal()
+    assert raw["data"] == minimal()["data"] | {"personal_data_scan": None}
 
 
 def test_the_params_that_the_gate_s_page_shows_are_valid() -> None:

@@ -52,7 +52,7 @@ _TOLD_OF: Mapping[str, tuple[str, ...]] = {
 
 
 def merged(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of `raw` with every `dotted.key=value` applied; an empty mapping grows on the way.
+    """Return a copy of `raw` with every `dotted.key=value` applied; where nothing is yet, a mapping grows on the way.
 
     An address that changes takes along what `raw` tells of the old one: its digest, its licence, its name, its terms.
     """
@@ -72,7 +72,7 @@ def merged(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         node = result
         *parents, key = dotted.split(".")
         for parent in parents:
-            child = node.setdefault(parent, {})
+            child = node[parent] = {} if node.get(parent) is None else node[parent]
             if not isinstance(child, dict):
                 raise ParamsError(f"override {override!r}: {parent} holds a value, not a section")
             node = child
