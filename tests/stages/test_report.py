@@ -12,11 +12,13 @@ from huggingface_hub import ModelCard
 
 from stillroom import layout
 from stillroom.cost_params import CostParams
+from stillroom.data.manifest import DataSource, FileSource, IngestReport, PersonalData, PersonalDataReport
 from stillroom.errors import InputError
 from stillroom.export.runtime import read_manifest
 from stillroom.files import file_digests, read_json, write_json
 from stillroom.governance_params import GovernanceParams
 from stillroom.params import GateParams, Params
+from stillroom.personal_data_params import PersonalDataParams
 from stillroom.report.plots import plots
 from stillroom.stages import report, select
 from tests.report.workspaces import params_of, write_workspace
@@ -186,6 +188,40 @@ def test_a_run_in_order_says_so(params: Params, policy: str, outcome: str) -> No
         assert outcome in told_there
         assert "breaks the rule" not in told_there
         assert "for a person to decide" not in told_there
+
+
+def test_a_scan_for_personal_data_is_told_with_what_it_does_not_tell(params: Params) -> None:
+    places = [layout.REPORT / "report.html", layout.REPORT / "report.md", layout.RELEASE / "good/MODEL_CARD.md"]
+    report.run(params)
+    for place in places:
+        assert "not made" in place.read_text(encoding="utf-8")
+    assert "Neither the data nor the answers were examined for personal data" in places[2].read_text(encoding="utf-8")
+    none = {"texts": 0, "hits": 0}
+    found = PersonalData(texts=1200, texts_with_any=11, kinds={"email": {"texts": 10, "hits": 12}, "phone": none})
+    scan = PersonalDataReport(
+        regions=("DE", "AT"), national_numbers=(), redacted=True, files={"train": found, "unlabelled": found}
+    )
+    uri = FileSource(uri="rows.csv", sha256="0" * 64, file="train.csv")
+    ingested = IngestReport(source=DataSource(train=uri), files={}, findings=(), personal_data=scan)
+    write_json(layout.INGESTED / "report.json", ingested.model_dump(mode="json"))
+    asked = PersonalDataParams(kinds=("email", "phone"), regions=("DE", "AT"), redact=True)
+    told = GovernanceParams(teacher_terms="allowed", personal_data="none")
+    report.run(
+        params.model_copy(
+            update={"data": params.data.model_copy(update={"personal_data_scan": asked}), "governance": told}
+        )
+    )
+    for place in places:
+        text = place.read_text(encoding="utf-8")
+        assert "e-mail addresses, phone numbers of DE and AT" in text
+        assert "e-mail addresses 12 times in 10, of 1,200 texts; 11 hold something" in text
+        assert "found in unlabelled" in text.lower()
+        assert "personal-data-found" in text
+        assert "not made" not in text
+    card = places[2].read_text(encoding="utf-8")
+    assert "This package replaces nothing" in card
+    assert "that nothing was found does not say that nothing is there" in card
+    assert "Neither the data nor" not in card
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(done: Path) -> None:

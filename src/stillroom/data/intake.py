@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,7 +11,8 @@ from stillroom.data.cases import NONE, Cases
 from stillroom.data.checks import check_classes, check_known_labels, check_rows, check_texts
 from stillroom.data.examples import Examples, names_of
 from stillroom.data.labels import near_equal
-from stillroom.data.manifest import CASES, SPLITS, UNLABELLED
+from stillroom.data.manifest import CASES, SPLITS, UNLABELLED, PersonalDataReport
+from stillroom.data.personal.scan import Scanner, open_scanner
 from stillroom.data.reading import Table, column_names, read_table
 from stillroom.errors import InputError
 from stillroom.params import DataParams
@@ -21,22 +22,34 @@ _TYPING_ERROR = 0.8
 
 @dataclass(frozen=True)
 class Ingested:
-    """Checked rows by split, a description of each file, what a person should look at, texts without labels, and cases
-    (none unless a file of them is given)."""
+    """Checked rows by split, a description of each file, what a person should look at, texts without labels, cases
+    (none unless a file of them is given), and a scan."""
 
     examples: dict[str, Examples]
     files: dict[str, dict[str, Any]]
     findings: list[str]
     unlabelled: list[str] | None = None
     cases: Cases = NONE
+    personal_data: PersonalDataReport | None = None
 
 
 def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested:
     """Read and check the files, given by split as (name for messages, path).
 
     Rows are numbered through all files, so that a row id is unique in the run. Raises InputError for the
-    first thing that is wrong; a finding is something that may be meant.
+    first thing that is wrong; a finding is something that may be meant. Where texts are scanned for personal data,
+    neither quotes what was found.
     """
+    scanner = open_scanner(data.personal_data_scan)
+    if scanner is None:
+        return _take_in(files, data, None)
+    try:
+        return _take_in(files, data, scanner)
+    except InputError as error:
+        raise InputError(scanner.redacted(str(error))[0]) from None
+
+
+def _take_in(files: Mapping[str, tuple[str, Path]], data: DataParams, scanner: Scanner | None) -> Ingested:
     examples: dict[str, Examples] = {}
     described: dict[str, dict[str, Any]] = {}
     findings: list[str] = []
@@ -46,8 +59,9 @@ def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested
         if split not in files:
             continue
         shown, path = files[split]
-        table = read_table(path, data.text, data.label, shown)
-        examples[split] = check_rows(table, data.max_chars, first_row, separator)
+        table = read_table(path, data.text, data.label, shown, quoting=scanner is None)
+        checked = check_rows(table, data.max_chars, first_row, separator)
+        examples[split] = replace(checked, text=_scanned(scanner, split, checked.text))
         first_row += len(examples[split])
         findings += [f"{split}: {finding}" for finding in table.findings]
         labels = examples[split].label_counts()
@@ -64,40 +78,51 @@ def take_in(files: Mapping[str, tuple[str, Path]], data: DataParams) -> Ingested
     texts, cases = None, NONE
     if UNLABELLED in files:
         shown, path = files[UNLABELLED]
-        table = read_table(path, data.text, None, shown)
-        texts = check_texts(table, data.max_chars)
+        table = read_table(path, data.text, None, shown, quoting=scanner is None)
+        texts = _scanned(scanner, UNLABELLED, check_texts(table, data.max_chars))
         described[UNLABELLED] = _describe(table, path) | {"findings": list(table.findings)}
     if CASES in files:
         shown, path = files[CASES]
-        cases, table = _take_in_cases(path, data, list(known), shown)
+        cases, table = _take_in_cases(path, data, list(known), shown, scanner)
         kept = f"no column {data.label!r}: what must not change is the teacher's answer"
         told = [*table.findings, *([kept] if cases.label is None else [])]
         described[CASES] = _describe(table, path) | {"findings": told}
-    return Ingested(examples, described, findings, texts, cases)
+    if scanner is None:
+        return Ingested(examples, described, findings, texts, cases)
+    # Labels and names of columns stand in findings too.
+    findings = [scanner.redacted(finding)[0] for finding in findings]
+    return Ingested(examples, described, findings, texts, cases, scanner.report())
 
 
-def _take_in_cases(path: Path, data: DataParams, known: Sequence[str], shown: str) -> tuple[Cases, Table]:
+def _scanned(scanner: Scanner | None, file: str, texts: list[str]) -> list[str]:
+    return texts if scanner is None else scanner.over(file, texts)
+
+
+def _take_in_cases(
+    path: Path, data: DataParams, known: Sequence[str], shown: str, scanner: Scanner | None
+) -> tuple[Cases, Table]:
     """Read and check a file of cases, with or without the column of labels. known: the labels of the training rows.
 
     Raises InputError as rows do, for a label that no training row has, for a text that is there with two answers, and
     for a column that seems to be that of the labels, misspelt.
     """
     if not _has_labels(path, data, shown):
-        table = read_table(path, data.text, None, shown)
-        return Cases(_places(table), check_texts(table, data.max_chars), None), table
-    table = read_table(path, data.text, data.label, shown)
+        table = read_table(path, data.text, None, shown, quoting=scanner is None)
+        return Cases(_places(table), _scanned(scanner, CASES, check_texts(table, data.max_chars)), None), table
+    table = read_table(path, data.text, data.label, shown, quoting=scanner is None)
     separator = data.label_separator if data.problem_type == "multi_label" else None
     rows = check_rows(table, data.max_chars, 0, separator)
     check_known_labels(rows, known, shown)
+    texts = _scanned(scanner, CASES, rows.text)
     first: dict[str, int] = {}
-    for index, (text, label) in enumerate(zip(rows.text, rows.label, strict=True)):
+    for index, (text, label) in enumerate(zip(texts, rows.label, strict=True)):
         other = first.setdefault(text, index)
         if rows.label[other] != label:
             raise InputError(
                 f"{table.where(index)}: has the text of {table.unit} {table.places[other]} and another label; "
                 "no package can give both, drop one"
             )
-    return Cases(_places(table), rows.text, rows.label), table
+    return Cases(_places(table), texts, rows.label), table
 
 
 def _has_labels(path: Path, data: DataParams, shown: str) -> bool:

@@ -35,15 +35,16 @@ class Table:
         return f"{self.shown}: {self.unit} {self.places[index]}"
 
 
-def read_table(path: Path, text: str, label: str | None, shown: str) -> Table:
+def read_table(path: Path, text: str, label: str | None, shown: str, quoting: bool = True) -> Table:
     """Read the two named columns of a file whose ending tells its format, or the texts alone.
 
-    `shown` names the file in messages. Raises InputError for what cannot be read: no such column (the
-    nearest is named), encodings, quotes, rows of another width, JSON or Parquet that is not whole, no rows.
+    `shown` names the file in messages; without `quoting` no finding shows what the file holds. Raises
+    InputError for what cannot be read: no such column (the nearest is named), encodings, quotes, rows of another
+    width, JSON or Parquet that is not whole, no rows.
     """
     if text == label:
         raise InputError(f"params.yaml: data.text and data.label are both {text!r}; name two columns")
-    found = _read(path, {"data.text": text} | ({} if label is None else {"data.label": label}), shown)
+    found = _read(path, {"data.text": text} | ({} if label is None else {"data.label": label}), shown, quoting)
     texts, labels = found.columns if label is not None else (*found.columns, [])
     return Table(shown, texts, labels, found.places, found.unit, found.encoding, found.findings)
 
@@ -68,12 +69,12 @@ class _Found:
     findings: tuple[str, ...] = ()
 
 
-def _read(path: Path, names: Mapping[str, str], shown: str) -> _Found:
+def _read(path: Path, names: Mapping[str, str], shown: str, quoting: bool = True) -> _Found:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{shown}: no known format; give a file that ends in {', '.join(FORMATS)}")
     try:
-        found = _read_parquet(path, names, shown) if suffix == ".parquet" else _read_text(path, names, shown)
+        found = _read_parquet(path, names, shown) if suffix == ".parquet" else _read_text(path, names, shown, quoting)
     except OSError as error:
         raise InputError(f"{shown}: not readable ({error.strerror or error})") from error
     if not found.places:
@@ -81,11 +82,12 @@ def _read(path: Path, names: Mapping[str, str], shown: str) -> _Found:
     return found
 
 
-def _read_text(path: Path, names: Mapping[str, str], shown: str) -> _Found:
+def _read_text(path: Path, names: Mapping[str, str], shown: str, quoting: bool) -> _Found:
     decoded = decode(path.read_bytes(), shown)
     findings = []
     if decoded.doubtful is not None:
-        findings.append(f"read as {decoded.encoding}, not UTF-8; look whether {decoded.doubtful[:60]!r} is right")
+        doubtful = repr(decoded.doubtful[:60]) if quoting else "what is beyond ASCII"
+        findings.append(f"read as {decoded.encoding}, not UTF-8; look whether {doubtful} is right")
     if path.suffix.lower() == ".jsonl":
         columns, places, header = _json_lines(decoded.text, names, shown)
     else:

@@ -27,11 +27,11 @@ def split_examples(given: Mapping[str, Examples], data: DataParams, seed: int) -
             done.examples[split] = given[split]
             done.findings += _about_repeats(given[split], split)
     if VALIDATION in given and TEST in given:
-        _drop_reappearing(done, VALIDATION, TEST, data.near_duplicate)
+        _drop_reappearing(done, VALIDATION, TEST, data)
     for split in (TEST, VALIDATION):
         if split in given:
-            _drop_reappearing(done, TRAIN, split, data.near_duplicate)
-    _drop_repeats(done)
+            _drop_reappearing(done, TRAIN, split, data)
+    _drop_repeats(done, data)
     _require_classes(done, given[TRAIN])
     fractions = {VALIDATION: data.validation_fraction, TEST: data.test_fraction}
     _cut(done, {split: share for split, share in fractions.items() if split not in given}, data, seed)
@@ -43,13 +43,13 @@ def split_examples(given: Mapping[str, Examples], data: DataParams, seed: int) -
     return done
 
 
-def _drop_reappearing(done: Splits, split: str, elsewhere: str, threshold: float) -> None:
+def _drop_reappearing(done: Splits, split: str, elsewhere: str, data: DataParams) -> None:
     rows, others = done.examples[split], done.examples[elsewhere]
     known: dict[str, set[Label]] = {}
     for text, label in zip(others.text, others.label, strict=True):
         known.setdefault(folded(text), set()).add(label)
     exact = [folded(text) in known for text in rows.text]
-    near = reappearing(rows.text, others.text, threshold)
+    near = reappearing(rows.text, others.text, data.near_duplicate)
     drop = [one or bool(two) for one, two in zip(exact, near, strict=True)]
     done.dropped[f"{split}_rows_in_{elsewhere}"] = sum(exact)
     done.dropped[f"{split}_rows_near_{elsewhere}"] = sum(drop) - sum(exact)
@@ -58,30 +58,30 @@ def _drop_reappearing(done: Splits, split: str, elsewhere: str, threshold: float
             f"{split}: {sum(drop)} rows reappear in {elsewhere}, {sum(exact)} of them exactly; dropped from {split}"
         )
     torn = [
-        text
-        for text, label, is_exact in zip(rows.text, rows.label, exact, strict=True)
+        index
+        for index, (text, label, is_exact) in enumerate(zip(rows.text, rows.label, exact, strict=True))
         if is_exact and label not in known[folded(text)]
     ]
     if torn:
         done.findings.append(
             f"{split}: {len(torn)} of the rows that reappear in {elsewhere} have another label there, "
-            f"such as {_excerpt(torn[0])}"
+            f"such as {_named(rows, torn[0], data)}"
         )
     done.examples[split] = rows.take([not one for one in drop])
 
 
-def _drop_repeats(done: Splits) -> None:
+def _drop_repeats(done: Splits, data: DataParams) -> None:
     train = done.examples[TRAIN]
     copies: dict[str, list[int]] = {}
     for index, text in enumerate(train.text):
         copies.setdefault(folded(text), []).append(index)
     keep = [False] * len(train)
     repeated = unsure = 0
-    torn: list[str] = []
+    torn: list[int] = []
     for indices in copies.values():
         label = _majority([train.label[index] for index in indices])
         if len({train.label[index] for index in indices}) > 1:
-            torn.append(train.text[indices[0]])
+            torn.append(indices[0])
         if label is None:
             unsure += len(indices)
             continue
@@ -93,7 +93,7 @@ def _drop_repeats(done: Splits) -> None:
         done.findings.append(f"train: {repeated} rows repeat the text of another row; dropped")
     if torn:
         done.findings.append(
-            f"train: {len(torn)} texts have conflicting labels, such as {_excerpt(torn[0])}; "
+            f"train: {len(torn)} texts have conflicting labels, such as {_named(train, torn[0], data)}; "
             f"the majority's is kept, and {unsure} rows without one are dropped"
         )
     done.examples[TRAIN] = train.take(keep)
@@ -152,6 +152,9 @@ def _why_empty(split: str, given: bool) -> str:
     return f"no {split} rows can be cut: the classes have too few different texts; add rows or give data.{split}"
 
 
-def _excerpt(text: str) -> str:
-    text = folded(text)
+def _named(rows: Examples, index: int, data: DataParams) -> str:
+    """How a finding names a row: by its text, or by its number where texts are scanned for personal data."""
+    if data.personal_data_scan is not None:
+        return f"row {rows.row[index]}"
+    text = folded(rows.text[index])
     return repr(text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…")

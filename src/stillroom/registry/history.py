@@ -18,7 +18,7 @@ _MAX_KEY = 250
 _MAX_PARAM = 6000
 # What of params.yaml tells one run of a stage from another; a student's stages show the student's section.
 _SECTIONS = {
-    "ingest": ("data",),
+    "ingest": ("data", "governance"),
     "split": ("data", "seed"),
     "teach": ("teacher", "seed"),
     "capture": ("capture",),
@@ -150,6 +150,11 @@ def digest(parts: Sequence[str]) -> str:
 _Reading = tuple[list[Point], dict[str, str]]
 
 
+def _ingest(value: Mapping[str, Any]) -> _Reading:
+    scan = value.get("personal_data") or {}
+    return list(numbers({"personal_data": scan.get("files", {})})), {}
+
+
 def _split(value: Mapping[str, Any]) -> _Reading:
     counted = {name: value.get(name, {}) for name in ("rows", "dropped")}
     return list(numbers(counted)), {"data.sha256": str(value.get("sha256"))}
@@ -208,6 +213,7 @@ def _summary(value: Mapping[str, Any]) -> _Reading:
 
 
 _READERS: dict[str, tuple[Path, Callable[[Mapping[str, Any]], _Reading]]] = {
+    "ingest": (layout.INGESTED / "report.json", _ingest),
     "split": (layout.SPLIT / "snapshot.json", _split),
     "teach": (layout.TEACHER / "teacher.json", _teacher),
     "reference": (layout.REFERENCE / "reference.json", _reference),

@@ -7,6 +7,7 @@ from stillroom.report import words
 from stillroom.report.declared import declarations
 from stillroom.report.material import Material, StudentMaterial
 from stillroom.report.page import render
+from stillroom.report.personal import scan_limits
 from stillroom.report.rows import class_rows
 
 _LOST = 0.02
@@ -34,7 +35,7 @@ def card(material: Material, student: StudentMaterial) -> str:
         "data_licence": material.data_licence or "not declared",
         "governance": declarations(material),
         "classes": class_rows(material, student),
-        "limits": limits(material, student),
+        "limits": [*limits(material, student), *scan_limits(material.scan)],
         "training": training(material, student),
         "share": figures["params"] / teacher["params"],
     }

@@ -3,6 +3,7 @@
 from typing import Any
 
 from stillroom.report.material import Material
+from stillroom.report.personal import scan_rows
 
 EVIDENCE = "Declared by the owner of this run, not verified: evidence for the people who decide, not legal advice."
 HIGH_RISK = (
@@ -33,7 +34,10 @@ def declarations(material: Material) -> dict[str, Any]:
     told = material.governance.model_dump(mode="json")
     told["languages"] = ", ".join(told["languages"])
     return {
-        "rows": [(label, told[key] or "not declared") for key, label in _LABELS.items()],
+        "rows": [
+            *((label, told[key] or "not declared") for key, label in _LABELS.items()),
+            *scan_rows(material.scan),
+        ],
         "kept_up": [(label, told[key] or "not declared") for key, label in _KEPT_UP.items()],
         "evidence": EVIDENCE,
         "high_risk": HIGH_RISK if material.governance.ai_act == "high" else "",

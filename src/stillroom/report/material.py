@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillroom.data.manifest import PersonalDataReport
 from stillroom.governance.check import Finding
 from stillroom.governance_params import GovernanceParams
 from stillroom.problem import ProblemType
@@ -55,8 +56,8 @@ class StudentMaterial:
 class Material:
     """A run. `summary` is reports/summary.json, `snapshot` the manifest of the split, both as JSON.
 
-    findings: rules that the declarations in `governance` and of the licences break by themselves. costs: None while
-    params.yaml has no prices.
+    findings: rules that the declarations in `governance` and of the licences break by themselves, or beside the scan of
+    the texts for personal data, where one was made. costs: None while params.yaml has no prices.
     """
 
     summary: Mapping[str, Any]
@@ -71,6 +72,7 @@ class Material:
     governance: GovernanceParams
     findings: Sequence[Finding]
     costs: Costs | None = None
+    scan: PersonalDataReport | None = None
 
     @property
     def problem_type(self) -> ProblemType:

@@ -10,6 +10,7 @@ import numpy as np
 
 from stillroom import layout
 from stillroom.cost_params import NEEDED, CostParams, Terms
+from stillroom.data.manifest import read_report
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.export.package import relist
@@ -64,6 +65,7 @@ def gather(params: Params) -> Material:
         for name in params.students
     }
     first = next(iter(evidence.values()))
+    scan = None if params.data.personal_data_scan is None else read_report(layout.INGESTED).personal_data
     return Material(
         summary=summary,
         snapshot=snapshot.model_dump(mode="json"),
@@ -75,8 +77,9 @@ def gather(params: Params) -> Material:
         teacher_history=read_json(layout.TEACHER / "teacher.json")["history"],
         students=[_student(name, found, summary) for name, found in evidence.items()],
         governance=params.governance,
-        findings=assess(params),
+        findings=assess(params, scan=None if scan is None else scan.hits()),
         costs=_costs(params.cost, evidence, summary),
+        scan=scan,
     )
 
 

@@ -19,6 +19,7 @@ from stillroom.files import file_digests, sha256_file, tree_digest
 from stillroom.gate_params import GateParams
 from stillroom.governance_params import GovernanceParams
 from stillroom.params import GrowthParams, Method, Params
+from stillroom.personal_data_params import PersonalDataParams
 from stillroom.student_params import Student
 
 MakeParams = Callable[..., Params]
@@ -192,6 +193,31 @@ def test_declarations_are_asked_anew_where_data_and_teacher_are_laid_out_already
         snapshot(governed(make_params(), personal_data="personal"), workspace)
     assert listing(workspace) == before
     assert not snapshot(governed(make_params(), personal_data="personal", dpia="DPIA-7"), workspace).changed
+
+
+SCAN = PersonalDataParams(regions=("DE",))
+
+
+def test_personal_data_declared_as_none_and_found_by_a_scan_write_nothing(
+    make_params: MakeParams, rows_csv: Path, state: Path, workspace: Path
+) -> None:
+    rows_csv.write_text(rows_csv.read_text() + "write to max@example.org,arrival\n")
+    params = make_params(personal_data_scan=SCAN, licence="CC0-1.0")
+    told = {"policy": "stop", "personal_data": "none", "teacher_terms": "allowed"}
+    with pytest.raises(InputError, match=r"^governance: a rule stops .*personal-data-found: .* found email 1;"):
+        snapshot(governed(params, "MIT", **told), workspace)
+    assert list(workspace.iterdir()) == []
+    assert snapshot(governed(params, "MIT", **told | {"policy": "warn"}), workspace).changed
+
+
+def test_a_scan_without_its_libraries_is_refused_before_anything_is_fetched(
+    make_params: MakeParams, state: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "phonenumbers", None)
+    with pytest.raises(InputError, match=r"install the extra stillroom\[privacy\]") as caught:
+        snapshot(make_params(personal_data_scan=SCAN), workspace)
+    assert caught.value.exit_code == 2
+    assert [*workspace.iterdir(), *(path for path in state.rglob("*") if path.is_file())] == []
 
 
 @pytest.mark.parametrize("part", ["teacher", "students.own.checkpoint"])

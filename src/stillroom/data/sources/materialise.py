@@ -16,7 +16,7 @@ from stillroom.data.sources.teacher import TeacherPin, check_teacher, labels_of
 from stillroom.errors import InputError, TryAgain
 from stillroom.files import atomic_folder, read_json, sha256_file, write_json
 from stillroom.governance.card import read_card
-from stillroom.governance.check import assess, enforce
+from stillroom.governance.check import assess, assess_scan, enforce
 from stillroom.params import DataParams, Params
 from stillroom.student_params import AutoParams, PretrainedParams
 
@@ -39,8 +39,10 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
 
     Everything is fetched and checked before anything is written, and only what differs is written, whole.
     Raises InputError and TryAgain as `fetch` does, and InputError for a rule of governance that stops, rows that
-    ingest would refuse, a broken checkpoint, a ready one with other labels, or a disk without room for the run.
+    ingest would refuse, a broken checkpoint, a ready one with other labels, a scan for personal data that cannot be
+    made, or a disk without room for the run.
     """
+    _check_scan(params.data)
     addresses = _addresses(params.data)
     teacher_address = parse(params.teacher.source, "teacher.source")
     store = source_store()
@@ -156,7 +158,7 @@ def _differs(path: Path, value: object) -> bool:
 
 
 def _check_rows(files: dict[str, Fetched], params: Params, teacher: Path) -> None:
-    """Refuse here what ingest would refuse, so that no bad file is written, versioned or pushed.
+    """Refuse here what ingest would refuse, a rule about its scan included, so that no bad file is written or pushed.
 
     So is a teacher that is ready but gives other labels than the rows have.
     """
@@ -165,6 +167,9 @@ def _check_rows(files: dict[str, Fetched], params: Params, teacher: Path) -> Non
 
     given = {split: (shown(fetched.address.uri), fetched.path) for split, fetched in files.items()}
     rows = take_in(given, params.data)
+    if rows.personal_data is not None:
+        # Ingest, which asks again, is what logs the warnings.
+        enforce([one for one in assess_scan(params.governance, rows.personal_data.hits()) if one.severity == "stop"])
     if not params.teacher.fine_tune:
         wanted = rows.examples["train"].label_counts()
         check_labels(labels_of(teacher), wanted, f"teacher.source: {shown(params.teacher.source)}")
@@ -183,6 +188,13 @@ def _check_slices(files: dict[str, Fetched], params: Params) -> None:
     texts = check_texts(read_table(fetched.path, params.data.text, None, uri), params.data.max_chars)
     columns = read_columns(fetched.path, asked, uri) if asked else {}
     select_rows(params.gate.slices, texts, columns, f"rows of {uri}")
+
+
+def _check_scan(data: DataParams) -> None:
+    """Refuse a scan for personal data whose libraries lack, or of countries that they do not know."""
+    from stillroom.data.personal.scan import open_scanner
+
+    open_scanner(data.personal_data_scan)
 
 
 def _check_growth(params: Params, teacher: Path) -> None:
