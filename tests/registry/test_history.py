@@ -41,6 +41,21 @@ def test_figures_of_both_forms_of_the_teacher(tmp_path: Path) -> None:
     assert told == both | others
 
 
+def test_hits_of_a_scan_for_personal_data_are_figures_of_ingest(tmp_path: Path) -> None:
+    found = {"texts": 9, "texts_with_any": 2, "kinds": {"email": {"texts": 2, "hits": 3}}}
+    path = tmp_path / "artifacts/ingested/report.json"
+    write_json(path, {"personal_data": {"regions": ["DE"], "redacted": True, "files": {"train": found}}})
+    told = {point.key: point.value for point in history.told(tmp_path, "ingest").points}
+    assert told == {
+        "personal_data.train.texts": 9,
+        "personal_data.train.texts_with_any": 2,
+        "personal_data.train.kinds.email.texts": 2,
+        "personal_data.train.kinds.email.hits": 3,
+    }
+    write_json(path, {"files": {"train": {"rows": 9}}})
+    assert history.told(tmp_path, "ingest").points == ()
+
+
 def test_result_differs_when_the_file_differs(workspace: Any) -> None:
     before = history.told(workspace.root, "evaluate@static").result
     path = workspace.root / "artifacts/evaluations/static/evaluation.json"

@@ -21,14 +21,14 @@ _IBAN_LENGTHS = range(15, 35)
 _CARDS = tuple(
     re.compile(rf"{BEFORE}(?=({form}){AFTER})", re.ASCII)
     for form in (
-        r"\d{13,19}",
+        r"\d{14,19}",
         r"\d{4}(?:[ -]\d{4}){3}",
         r"\d{4}(?:[ -]\d{4}){3}[ -]\d{3}",
         r"\d{4}[ -]\d{6}[ -]\d{4,5}",
     )
 )
 _ISSUERS = re.compile(
-    r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
+    r"4(?:\d{15}|\d{18})"  # Visa
     r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
     r"|3[47]\d{13}"  # American Express
     r"|3(?:0[0-5]|[689]\d)\d{11}"  # Diners Club
