@@ -17,10 +17,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return make_checkout(tmp_path_factory.mktemp("bad"))
 
 
-def refused(checkout: Checkout, *overrides: str) -> str:
+def refused(checkout: Checkout, *overrides: str, command: str = "run") -> str:
     before = sorted(path.name for path in checkout.path.iterdir())
     sets = [argument for override in overrides for argument in ("--set", override)]
-    done = checkout.stillroom("run", *sets, code=2)
+    done = checkout.stillroom(command, *sets, code=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("stillroom: ")]
     assert len(lines) == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -40,6 +40,8 @@ def refused(checkout: Checkout, *overrides: str) -> str:
         ("students...={family: static}", "is not of the form"),
         ("students.Static={family: static}", "differ in case only"),
         ("students.x={family: tree}", "tree"),
+        ("gate.retention.accuracy=1.5", "gate.retention.accuracy is 1.5"),
+        ("gate.slices={x: {pattern: '(?:(?:(?:a{1000}){1000}){1000})'}}", "takes more than 2 s or 512 MB to compile"),
         ("data.source=nowhere.csv", "nowhere.csv"),
         ("data.source=ftp://host/file.csv", "ftp"),
         ("data.source=https://host/file.csv", "sha256"),
@@ -74,6 +76,27 @@ def test_data(checkout: Checkout, tmp_path: Path, content: str, told: str) -> No
         "data.text=text",
         "data.label=label",
     )
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("gate.slices={x: {column: langage, values: [de]}}", "has no column 'langage' (gate.slices.x.column)"),
+        ("gate.slices={x: {column: label, values: [a, c]}}", "gate.slices.x.values has 'c', which none of the 40 rows"),
+        ("gate.slices={x: {min_chars: 999}}", "gate.slices.x selects none of the 40 rows"),
+        ("data.cases=cases.csv", "cases.csv: label 'c' (1 rows) is unknown in the training rows"),
+    ],
+)
+def test_slices_and_cases(checkout: Checkout, tmp_path: Path, override: str, told: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(GOOD, encoding="utf-8")
+    (tmp_path / "cases.csv").write_text("text,label\nnever change this,c\n", encoding="utf-8")
+    given = override.replace("cases.csv", str(tmp_path / "cases.csv"))
+    line = refused(
+        checkout, f"data.source={path}", "data.sha256=null", "data.test=null", "data.test_sha256=null",
+        "data.text=text", "data.label=label", given, command="source",
+    )  # fmt: skip
     assert told in line
 
 
