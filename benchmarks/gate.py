@@ -61,7 +61,9 @@ def main() -> None:
     recalls = [measure_recall(classes, given.runs, given.seed) for classes in MANY]
     _print_table(rates)
     _print_rates("several labels a text: at the threshold (false PASS) and good (true PASS)", several)
-    _print_rates(f"a slice of {SLICE_OF:,} rows: at the threshold in it (false PASS) and good (true PASS)", slices)
+    _print_rates(
+        f"a slice, so many rows of {SLICE_OF:,}: at the threshold in it (false PASS) and good (true PASS)", slices
+    )
     _print_rates(f"recall of classes of {EACH} rows at the floor {FLOOR}: any failed; and one fallen: found", recalls)
     if given.json:
         criteria = {"several_labels": several, "slices": slices, "class_recall": recalls}

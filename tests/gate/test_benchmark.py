@@ -25,5 +25,5 @@ def test_figures_are_the_last_line() -> None:
     assert all(rate["false_pass_without"] == 1.0 for rate in figures["slices"][:3]), "3 % of 1,000 of 10,000 rows"
     for rate in figures["class_recall"]:
         assert rate["any_failed_gate"] <= rate["any_failed_uncorrected"] <= rate["any_failed_ratio"]
-        assert rate["found_at_0.5_gate"] == 1.0
+        assert rate["found_at_0.5_gate"] > 0.5
     assert figures["false_pass_rate"] < 0.3 < figures["permissive"]["false_pass_rate"]
