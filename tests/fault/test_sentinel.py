@@ -146,7 +146,8 @@ def model(site: Site, request: pytest.FixtureRequest) -> Iterator[Model]:
     with tracking.as_global(site.tracker.uri):
         for number in VERDICTS:
             found = client.get_model_version("origin", str(number))
-            client.create_model_version(made.name, source=found.source, run_id=found.run_id, tags=found.tags)
+            told = {"run_id": found.run_id, "tags": found.tags, "model_id": found.source.rpartition("/")[2]}
+            client.create_model_version(made.name, source=found.source, **told)
     promotion.promote(made.name, 1, "ada", "first", tracker=site.tracker)
     made.told("in step")
     yield made

@@ -1,0 +1,81 @@
+"""What the ledger's champion is compared with: its package, its tags, and none but its own."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillroom.errors import InputError, TryAgain
+from stillroom.registry import ledger, promotion, standing, tracking, versions
+
+
+def package_of(tracker: tracking.Tracker, version: int) -> Path:
+    root = tracker.client.get_model_version_download_uri("toy", str(version))
+    return Path(root.removeprefix("file://")) / "artifacts/package"
+
+
+def edit(tracker: tracking.Tracker, version: int, **tags: str) -> None:
+    for name, value in tags.items():
+        tracker.client.set_model_version_tag("toy", str(version), name.replace("_", "."), value)
+
+
+@pytest.fixture
+def champion(registered: tracking.Tracker) -> tracking.Tracker:
+    """The registry of four versions, with version 1 as champion."""
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    return registered
+
+
+def test_a_damaged_champion_never_gets_its_alias_back_on_the_way_to_the_next(
+    champion: tracking.Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(package_of(champion, 1))
+    assert promotion.reconcile("toy", tracker=champion).outcome == "damaged"
+    moves: list[str] = []
+    set_alias = champion.client.set_registered_model_alias
+    monkeypatch.setattr(champion.client, "set_registered_model_alias", lambda *a: moves.append(a[-1]) or set_alias(*a))
+    assert promotion.promote("toy", 2, "ada", "next", tracker=champion).from_version == 1
+    assert moves == ["2"]
+
+
+@pytest.mark.parametrize("trouble", [TryAgain("the store is down"), InputError("refused the credentials")])
+def test_a_package_that_cannot_be_asked_for_is_no_flaw(
+    champion: tracking.Tracker, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    def fetch(*_: object) -> Any:
+        raise trouble
+
+    with monkeypatch.context() as patched:
+        patched.setattr(standing, "fetch", fetch)
+        with pytest.raises(type(trouble), match=str(trouble)):
+            promotion.reconcile("toy", tracker=champion)
+    assert versions.model(champion, "toy").champion == 1
+    assert promotion.reconcile("toy", tracker=champion).outcome == "in step"
+
+
+def test_a_champion_and_its_twin_that_lost_their_tags_are_told_apart_by_their_packages(
+    champion: tracking.Tracker,
+) -> None:
+    first = versions.get(champion, "toy", 1)
+    assert first is not None
+    genuine = {name: first.tags[name] for name in (versions.DIGEST_TAG, versions.GATE_TAG)}
+    for name, value in genuine.items():
+        champion.client.set_model_version_tag("toy", "3", name, value)
+    edit(champion, 1, package_digest="f" * 64, gate_sha256="f" * 64)
+    [last] = ledger.read("toy", ledger.default_store())
+    assert standing.home(champion, "toy", last) == 1
+    shutil.rmtree(package_of(champion, 1))
+    assert standing.home(champion, "toy", last) is None
+
+
+def test_a_champion_whose_tags_and_package_are_both_another_s_is_withdrawn(champion: tracking.Tracker) -> None:
+    shutil.rmtree(package_of(champion, 1))
+    shutil.copytree(package_of(champion, 3), package_of(champion, 1))
+    third = versions.get(champion, "toy", 3)
+    assert third is not None
+    for name in (versions.DIGEST_TAG, versions.GATE_TAG, versions.MANIFEST_TAG):
+        champion.client.set_model_version_tag("toy", "1", name, third.tags[name])
+    assert promotion.reconcile("toy", tracker=champion).outcome == "moved back"
+    assert versions.model(champion, "toy").champion is None
+    assert promotion.reconcile("toy", tracker=champion).outcome == "unresolved"
