@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stillroom.errors import GateRefused, InputError
+from stillroom.errors import GateRefused, InputError, TryAgain
 from stillroom.export.package import relist
 from stillroom.files import read_json, write_json
 from stillroom.registry import ledger, promotion, register, runs, tracking, versions
@@ -230,6 +230,33 @@ def test_a_ledger_in_a_store_that_ignores_conditions_is_refused_before_its_first
         proxy.heal()
         assert promotion.promote("toy", 1, "ada", "first", tracker=registered).to_version == 1
         assert [(entry.sequence, entry.to_version) for entry in entries()] == [(1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_alias_that_another_machine_inserts_at_the_same_moment_is_set_again(
+    registered: tracking.Tracker, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """What two first promotions at once meet in MLflow on PostgreSQL: a look for the row, an insert that is late."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+    set_alias, failures = registered.client.set_registered_model_alias, []
+
+    def late(*args: str) -> None:
+        if len(failures) < times:
+            failures.append(args)
+            told = 'duplicate key value violates unique constraint "registered_model_alias_pk"'
+            raise MlflowException(told, error_code=BAD_REQUEST)
+        set_alias(*args)
+
+    monkeypatch.setattr(registered.client, "set_registered_model_alias", late)
+    if times == 1:
+        assert promotion.promote("toy", 1, "ada", "first", tracker=registered).sequence == 1
+        assert champion(registered) == 1
+        return
+    with pytest.raises(TryAgain, match="duplicate key"):
+        promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    assert promotion.reconcile("toy", tracker=registered).outcome == "healed"
 
 
 def test_move_by_hand_to_a_version_that_passed_is_adopted(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from stillroom import layout
@@ -18,7 +19,7 @@ from stillroom.errors import GateRefused, InputError, TryAgain
 from stillroom.registry import approval, ledger, standing, versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.proof import Proof, prove
-from stillroom.registry.tracking import Tracker, connect, translated
+from stillroom.registry.tracking import Tracker, connect, insist, translated
 from stillroom.registry.versions import Applied, Model
 from stillroom.storage import Storage
 
@@ -255,8 +256,8 @@ def _append(
 def _project(model: str, tracker: Tracker, store: Storage, entry: Entry) -> None:
     """Move the alias to where the ledger's end says, also when that end moves meanwhile."""
     while True:
-        with translated(tracker.uri):
-            tracker.client.set_registered_model_alias(model, versions.CHAMPION, str(entry.to_version))
+        point = partial(tracker.client.set_registered_model_alias, model, versions.CHAMPION, str(entry.to_version))
+        insist(tracker.uri, point)
         last = ledger.read(model, store)[-1]
         if last.sequence == entry.sequence:
             _mark_applied(model, tracker, entry)
@@ -266,9 +267,8 @@ def _project(model: str, tracker: Tracker, store: Storage, entry: Entry) -> None
 
 def _mark_applied(model: str, tracker: Tracker, entry: Entry) -> None:
     """Remember that the alias followed this entry: it tells a crash before from a move by hand after."""
-    with translated(tracker.uri):
-        told = f"{entry.sequence} {ledger.digest(entry)}"
-        tracker.client.set_registered_model_tag(model, versions.APPLIED_TAG, told)
+    told = f"{entry.sequence} {ledger.digest(entry)}"
+    insist(tracker.uri, partial(tracker.client.set_registered_model_tag, model, versions.APPLIED_TAG, told))
 
 
 def _reigns(entries: Sequence[Entry]) -> list[Entry]:

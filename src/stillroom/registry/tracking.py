@@ -10,7 +10,7 @@ import re
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ _TRANSIENT = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEED
 _FORBIDDEN = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
 _DAMAGED = ("not a database", "malformed")
 _REFUSED = re.compile(r"authentication failed|Access denied for user|database \".*\" does not exist|Unknown database")
+_TWICE = re.compile(r"duplicate key|UNIQUE constraint failed|Duplicate entry")
+_ATTEMPTS = 3
 _LATER = "; nothing is lost, the next run records it"
 _GLOBAL_URI = threading.Lock()
 
@@ -165,6 +167,19 @@ def translated(uri: str) -> Iterator[None]:
         raise known from error
 
 
+def insist(uri: str, write: Callable[[], object]) -> None:
+    """Write what another may be writing too: MLflow looks for a row and then inserts it, and of two that do so at once
+    the second fails, though the row is there to be updated by then."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            with translated(uri):
+                write()
+            return
+        except Exception as error:
+            if attempt == _ATTEMPTS - 1 or not _TWICE.search(str(error)):
+                raise
+
+
 def error_code(error: Exception) -> str:
     """MLflow's name for what went wrong, such as RESOURCE_DOES_NOT_EXIST; empty for other exceptions."""
     return str(getattr(error, "error_code", ""))
@@ -187,7 +202,11 @@ def _in_words(uri: str, error: Exception) -> StillroomError | None:
     if _REFUSED.search(str(error)):
         return InputError(f"{where}: the database refuses user, password or its name ({told}); change {URI_VARIABLE}")
     family = type(error).__module__.partition(".")[0]
-    if code in _TRANSIENT or family in ("requests", "urllib3", "botocore", "boto3", "sqlalchemy", "sqlite3"):
+    if (
+        code in _TRANSIENT
+        or _TWICE.search(str(error))
+        or family in ("requests", "urllib3", "botocore", "boto3", "sqlalchemy", "sqlite3")
+    ):
         return TryAgain(f"{where}: MLflow cannot be used now ({told}){_LATER}")
     if isinstance(error, OSError) and error.errno in (errno.EIO, *NO_SPACE):
         return TryAgain(f"{artifacts_root()}: cannot be written now ({told}); free some space and run again")
