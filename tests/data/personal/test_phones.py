@@ -59,5 +59,20 @@ def test_a_day_beside_a_number_does_not_hide_it() -> None:
     assert shown("05.11.2024 030 1234567", "DE") == ["030 1234567"]
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        ["030 1234567", "0170 1234567"],
+        ["(030) 1234567", "(0170) 1234567", "030 1234568"],
+        ["+49 30 901820", "+49 30 901821"],
+        ["212-555-0123", "212-555-0124"],
+        ["(212) 555-0123", "(212) 555-0124"],
+    ],
+)
+@pytest.mark.parametrize("between", [" ", ", ", " or ", "; ", " / "])
+def test_several_numbers_are_several_however_they_are_set_apart(numbers: list[str], between: str) -> None:
+    assert shown(f"ring {between.join(numbers)}!", "DE", "US") == numbers
+
+
 def test_a_long_text_of_digits_ends() -> None:
     assert shown("1 " * 50_000, "DE", "US") == []

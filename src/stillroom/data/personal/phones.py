@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from stillroom.data.personal.forms import Span
 
 _RUN = re.compile(r"[+(]{0,2}\d[\d ()/.\-]{4,}\d", re.ASCII)
 """Digits with what may stand between those of one number."""
-_FEWEST = 7
+_NEXT = re.compile(r"\d (?=\(?0\d|\+|\(?\d{3}\)?[ -]\d{3}-)", re.ASCII)
+"""Where, in a run that is no number or more than one, the next may begin."""
+_FEWEST, _MOST = 7, 15
+"""Digits of a number (ITU-T E.164)."""
 _DATE = re.compile(
     r"(?<![\d./+-])(?:\d{1,2}([./-])\d{1,2}\1(?:19|20)\d\d|(?:19|20)\d\d([./-])\d{1,2}\2\d{1,2})(?!\d)", re.ASCII
 )
@@ -39,17 +43,27 @@ class Phones:
                 self._without.append((region, Leniency.STRICT_GROUPING))
 
     def __call__(self, text: str) -> Iterator[Span]:
-        """Where they stand in a plainly spelt text."""
+        """Where they stand in a plainly spelt text; some twice."""
         text = _DATE.sub(lambda date: "," * len(date[0]), text)
         for run in _RUN.finditer(text):
-            if _may_be_meant(text, *run.span()):
-                first = max(0, run.start() - 1)
-                for start, end in self._dialled(text[first : run.end() + 1]):
-                    if _may_be_meant(text, first + start, first + end):
-                        yield first + start, first + end
+            found = self._within(text, *run.span())
+            yield from found
+            cuts = [run.start() + next_one.end() for next_one in _NEXT.finditer(run[0])]
+            if cuts and (not found or sum(map(str.isdigit, run[0])) > _MOST):
+                for first, last in pairwise([run.start(), *cuts, run.end()]):
+                    yield from self._within(text, first, last)
+
+    def _within(self, text: str, first: int, last: int) -> list[Span]:
+        """The numbers in a run of digits."""
+        if not _may_be_meant(text, first, last):
+            return []
+        first = max(0, first - 1)
+        last += text[last : last + 1].isalpha()
+        dialled = [(first + start, first + end) for start, end in self._dialled(text[first:last])]
+        return [span for span in dialled if _may_be_meant(text, *span)]
 
     def _dialled(self, piece: str) -> Iterator[Span]:
-        """What can be dialled in a run of digits with the characters on both sides of it, which must be no letters."""
+        """What can be dialled in a run of digits, with what stands beside it: a letter makes it something else."""
         from phonenumbers import PhoneNumberMatcher
 
         abroad = [self._abroad] if "+" in piece else []

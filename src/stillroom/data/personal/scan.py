@@ -93,9 +93,12 @@ class Scanner:
         """
         hits: Counter[Kind] = Counter()
         while spans := self._spans(text):
-            for start, end, kind in reversed(spans):
-                text = f"{text[:start]}[{kind.upper()}]{text[end:]}"
+            pieces, kept = [], 0
+            for start, end, kind in spans:
+                pieces += [text[kept:start], f"[{kind.upper()}]"]
+                kept = end
                 hits[kind] += 1
+            text = "".join([*pieces, text[kept:]])
         return text, hits
 
     def _spans(self, text: str) -> list[tuple[int, int, Kind]]:
@@ -110,9 +113,11 @@ class Scanner:
             for start, end in self._finders[kind](spelt)
         ]
         taken: list[tuple[int, int, Kind]] = []
+        covered = bytearray(len(spelt))
         for _, order, start, end in sorted(candidates):
-            if all(end <= other_start or start >= other_end for other_start, other_end, _ in taken):
+            if not any(covered[start:end]):
                 taken.append((start, end, KINDS[order]))
+                covered[start:end] = b"\1" * (end - start)
         return [
             (start, end, kind) if places is None else (places[start], places[end - 1] + 1, kind)
             for start, end, kind in sorted(taken)
