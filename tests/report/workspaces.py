@@ -21,6 +21,13 @@ from tests.gate.evaluations import (
 )
 
 LABELS = labels_of(400)
+PRICES = {
+    "api_per_1000_calls": 1,
+    "machine_per_hour": 0.5,
+    "calls_per_month": 1_000_000,
+    "setup": 12_000,
+    "upkeep_per_month": 135,
+}
 
 
 def write_student(
@@ -99,8 +106,8 @@ def write_workspace() -> Params:
 
 
 def write_large_workspace(rows: int = 480) -> Params:
-    """A workspace in the current folder with many classes, slices, floors and budgets, whose names are a burden: one
-    is long, one looks like a tag, and one has no test rows."""
+    """A workspace in the current folder with many classes, slices, floors, budgets, seeds and prices. Names of classes
+    are a burden: one is long, one looks like a tag, and one has no test rows."""
     names = [f"class {number:02d}" for number in range(13)]
     names[3] = "class 03, complaints about a card that was declined at a shop abroad"
     names[4] = "class 04 <script>alert(1)</script> | ![picture](https://example.org/x.png)"
@@ -116,7 +123,8 @@ def write_large_workspace(rows: int = 480) -> Params:
         write_student(name, student, teacher, labels, names, **changes)
     slices = {"tens": {"pattern": "0$", "retention": 0.9}, "short": {"max_chars": 7}}
     gate = {"resamples": 500, "class_recall": {"floor": 0.7}, "max_latency_p95_ms": 2.0, "slices": slices}
-    params = params_of("static", "sliced", gate=gate)
+    students = {"static": {"family": "static"}, "sliced": {"family": "static", "seed": 1}}
+    params = params_of(students=students, gate=gate, cost=PRICES)
     select.run(params)
     return params
 

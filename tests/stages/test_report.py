@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,15 +22,8 @@ from stillroom.params import GateParams, Params
 from stillroom.personal_data_params import PersonalDataParams
 from stillroom.report.plots import plots
 from stillroom.stages import report, select
-from tests.report.workspaces import params_of, write_workspace
+from tests.report.workspaces import PRICES, params_of, write_workspace
 
-PRICES = {
-    "api_per_1000_calls": 1,
-    "machine_per_hour": 0.5,
-    "calls_per_month": 1_000_000,
-    "setup": 12_000,
-    "upkeep_per_month": 135,
-}
 VOID = {"meta", "link", "img", "source", "br", "input", "hr"}
 
 
@@ -278,6 +272,38 @@ def test_slices_are_a_table_of_the_page_where_there_are_any(params: Params) -> N
         assert f'class="verdict {part["verdict"]}"' in row
 
 
+def test_what_is_open_what_must_not_change_and_the_seeds_are_told_where_there_are_any(params: Params) -> None:
+    material = report.gather(params)
+    plain = report.html(material, {}, {})
+    assert not re.search(r'id="(needs|cases|seeds)"', plain)
+    needs = [
+        {"criterion": "slice", "of": "short", "rows": 1234, "there": 40},
+        {"criterion": "macro_f1", "of": None, "rows": None, "there": 400},
+    ]
+    cases = {"rows": 40, "demanded": "labels", "changed": 2, "where": ["line 3", "line 9"], "verdict": "FAIL"}
+    spread = {"mean": 0.5, "deviation": 0.125, "least": 0.375, "most": 0.625}
+    seeds = {"students": ["good", "bad"], "seeds": [0, 1], "accuracy": spread, "retention": {"macro_f1": spread}}
+    good, bad = material.students
+    told = replace(
+        material,
+        students=[replace(good, gate={**good.gate, "needs": needs, "cases": cases}), bad],
+        summary={**material.summary, "seeds": [seeds]},
+    )
+    page = Page()
+    text = report.html(told, {}, {})
+    page.feed(text)
+    assert page.open == []
+    cells = re.sub(r"<(t[hd])[^>]*>", r"<\1>", text)
+    for row in (
+        "<th>slice</th><td>short</td><td>good</td><td>40</td><td>1,234</td>",
+        "<th>macro f1</th><td>all test rows</td><td>good</td><td>400</td><td>no number is known to</td>",
+        "<th>good</th><td>FAIL</td><td>40</td><td>the labels</td><td>2</td><td>line 3, line 9</td>",
+        "<th>good, bad</th><td>0, 1</td><td>accuracy</td><td>0.5000</td><td>0.1250</td><td>0.3750</td><td>0.6250</td>",
+        "<th>good, bad</th><td>0, 1</td><td>retention, macro-F1</td><td>0.5000</td>",
+    ):
+        assert row in cells
+
+
 def test_costs_are_a_section_with_sentence_plot_and_assumptions_and_the_same_bytes_each_time(params: Params) -> None:
     report.run(params)
     without = file_digests(layout.RELEASE)
@@ -306,7 +332,7 @@ def test_costs_are_a_section_with_sentence_plot_and_assumptions_and_the_same_byt
     parsed = Page()
     parsed.feed(page)
     assert parsed.open == []
-    assert len(parsed.alts) == 1
+    assert len(parsed.alts) == 2, "of each theme"
     assert len(parsed.ids) == len(set(parsed.ids))
     assert file_digests(layout.RELEASE) == without, "prices do not ship"
 
@@ -368,8 +394,6 @@ def test_a_summary_of_another_run_is_refused(params: Params) -> None:
 
 
 def _with_label(material: report.Material, label: str) -> report.Material:
-    from dataclasses import replace
-
     students = [
         replace(student, per_class={label: next(iter(student.per_class.values()))}) for student in material.students
     ]

@@ -14,6 +14,7 @@ _BUDGETS = {
     "max_latency_p95_ms": ("latency p95 of one text", words.milliseconds),
     "max_package_bytes": ("size of the package", words.size),
     "max_peak_memory_bytes": ("peak memory", words.size),
+    "max_load_ms": ("start-up", words.milliseconds),
     "max_ece": ("ECE", words.quality),
 }
 
