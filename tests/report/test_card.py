@@ -13,7 +13,7 @@ from stillroom import layout
 from stillroom.files import read_json
 from stillroom.governance_params import GovernanceParams
 from stillroom.report import words
-from stillroom.report.card import limits, metadata, training
+from stillroom.report.card import card, limits, metadata, training
 from stillroom.report.material import Material
 from stillroom.stages import report
 from tests.report.test_plots import material
@@ -171,6 +171,7 @@ def test_no_figure_of_a_card_is_made_up(cards: Path, student: str) -> None:
         sum(epoch["seconds"] for epoch in h)
         for h in (teacher["history"], trained["history"], trained["baseline_history"])
     }
+    told |= {len(gate["seeds"]["seeds"])}
     told |= {manifest["params"] / evaluation["teacher"]["params"], len(manifest["labels"])}
     told |= {0.02, 20}  # what counts as a loss, and as few rows
     forms = (
@@ -185,6 +186,16 @@ def test_no_figure_of_a_card_is_made_up(cards: Path, student: str) -> None:
     shown = [found.rstrip(".,") for found in re.findall(r"(?<![\w.])\d[\d.,]*(?!\w)", text)]
     assert len(shown) > 100
     assert [figure for figure in shown if figure not in known and figure not in reasons] == []
+
+
+def test_cases_and_seeds_are_told_as_the_gate_found_them(cards: Path) -> None:
+    material = report.gather(params_of("static", "sliced"))
+    found = sources_of("static")[0]["seeds"]["accuracy"]
+    assert f"accuracy is {found['mean']:.4f} on average, from {found['least']:.4f} to" in text_of("static")
+    cases = {"rows": 1200, "demanded": "teacher", "changed": 3, "where": [], "verdict": "FAIL"}
+    static = material.students[0]
+    told = card(material, replace(static, gate={**static.gate, "cases": cases}))
+    assert "Of 1,200 cases whose answers must not change, 3 are answered otherwise than the teacher demands." in told
 
 
 @pytest.mark.parametrize("student", ["static", "sliced"])
