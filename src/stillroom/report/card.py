@@ -22,7 +22,7 @@ def card(material: Material, student: StudentMaterial) -> str:
     context = {
         "metadata": metadata(material, student),
         "student": student,
-        "gate": dict.fromkeys(("slices", "class_recall", "ece", "disagreements", "cases", "seeds")) | student.gate,
+        "gate": {**dict.fromkeys(("slices", "class_recall", "ece", "disagreements", "cases", "seeds")), **student.gate},
         "figures": figures,
         "agreement": words.interval(agreement) if agreement else words.quality(figures["agreement"]),
         "teacher": teacher,
