@@ -8,9 +8,10 @@ import pytest
 
 from stillroom import layout
 from stillroom.data.splits import read_split
+from stillroom.errors import InputError
 from stillroom.export.predictions import write_predictions
 from stillroom.files import read_json
-from stillroom.registry import ledger, tracking
+from stillroom.registry import comparison, ledger, tracking
 from stillroom.registry.marker import RecordedRun
 from stillroom.registry.record import record_run
 
@@ -61,16 +62,32 @@ def test_a_student_that_changes_too_many_answers_waits_for_a_person(
 
 @pytest.mark.parametrize(("limit", "champion"), [(None, 3), (0.5, 1)])
 def test_a_champion_that_is_not_to_be_had_is_told_and_holds_only_where_there_is_a_limit(
-    state: Path, workspace: Any, limit: float | None, champion: int, caplog: pytest.LogCaptureFixture
+    state: Path,
+    workspace: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: float | None,
+    champion: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    def lost(*_: object, **__: object) -> Path:
+        raise InputError("models:/toy/1: its package went between two looks")
+
+    recorded(workspace)
+    monkeypatch.setattr(comparison, "champion_package", lost)
+    workspace.release("static", verdict="PASS", bias=FLIPPING)
+    again = recorded(workspace, max_flip_rate=limit)
+    assert (again.champion, again.change) == (champion, None)
+    assert "what changes since version 1 cannot be told: models:/toy/1: its package went" in caplog.text
+    assert ("what it changes is not known" in caplog.text) == (limit is not None)
+
+
+def test_a_champion_whose_package_is_damaged_is_none_and_holds_nobody_back(state: Path, workspace: Any) -> None:
     recorded(workspace)
     for model in (state / "mlartifacts").rglob("model.onnx"):
         model.write_bytes(b"damaged")
     workspace.release("static", verdict="PASS", bias=FLIPPING)
-    again = recorded(workspace, max_flip_rate=limit)
-    assert (again.champion, again.change) == (champion, None)
-    assert "what changes since version 1 cannot be told" in caplog.text
-    assert ("what it changes is not known" in caplog.text) == (limit is not None)
+    again = recorded(workspace, max_flip_rate=0.0)
+    assert (again.champion, again.change) == (3, None)
 
 
 def test_the_candidates_answers_are_those_that_the_gate_judged(state: Path, workspace: Any) -> None:
