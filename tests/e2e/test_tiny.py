@@ -94,17 +94,17 @@ def test_unlabelled_rows_reach_the_students_and_train_no_teacher(tiny_run: TinyR
 
 
 def test_cases_and_a_slice_of_a_column_are_judged_and_train_nothing(tiny_run: TinyRun, tmp_path: Path) -> None:
-    (tmp_path / "cases.csv").write_text("text,label\nboil the soup,cooking\nboil it,sailing\n", encoding="utf-8")
+    known, names = toy_rows(5, seed=1), ("cooking", "sailing", "weather")
+    wrong = [f"{text},{names[label - 1]}" for text, label in zip(known.text, known.label, strict=True)]
+    (tmp_path / "cases.csv").write_text("\n".join(["text,label", *wrong]), encoding="utf-8")
     before = tiny_run.receipts()
     part = "gate.slices={sea: {column: label, values: [sailing], retention: 0.1}}"
-    tiny_run.run(
-        "--set", f"data.cases={tmp_path / 'cases.csv'}", "--set", part, code=3
-    )  # no package can answer both so
+    tiny_run.run("--set", f"data.cases={tmp_path / 'cases.csv'}", "--set", part, code=3)
     executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
     assert {"ingest", "reference", "evaluate@static", "evaluate@sliced", "select"} <= executed
     assert not {"teach", "capture", "distil@static", "quantise@static"} & executed
     told = json.loads((tiny_run.workspace / layout.GATE_REPORTS / "static.json").read_text())
-    assert (told["cases"]["rows"], told["cases"]["demanded"], told["slices"]["sea"]["rows"]) == (2, "labels", 100)
+    assert (told["cases"]["rows"], told["cases"]["demanded"], told["slices"]["sea"]["rows"]) == (5, "labels", 100)
     assert (told["verdict"], told["cases"]["verdict"]) == ("FAIL", "FAIL")
     tiny_run.run()
 
