@@ -79,3 +79,18 @@ def test_a_champion_whose_tags_and_package_are_both_another_s_is_withdrawn(champ
     assert promotion.reconcile("toy", tracker=champion).outcome == "moved back"
     assert versions.model(champion, "toy").champion is None
     assert promotion.reconcile("toy", tracker=champion).outcome == "unresolved"
+
+
+def test_a_version_deleted_while_its_alias_was_looked_at_is_met(
+    champion: tracking.Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = versions.get
+
+    def delete_first(tracker: tracking.Tracker, name: str, number: int) -> Any:
+        monkeypatch.setattr(versions, "get", get)
+        champion.client.delete_model_version("toy", "1")
+        return get(tracker, name, number)
+
+    monkeypatch.setattr(versions, "get", delete_first)
+    assert promotion.reconcile("toy", tracker=champion).champion is None
+    assert promotion.reconcile("toy", tracker=champion).outcome == "unresolved"

@@ -19,7 +19,7 @@ from stillroom.errors import GateRefused, InputError, TryAgain
 from stillroom.registry import approval, ledger, standing, versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.proof import Proof, prove
-from stillroom.registry.tracking import Tracker, connect, insist, translated
+from stillroom.registry.tracking import Tracker, connect, insist
 from stillroom.registry.versions import Applied, Model
 from stillroom.storage import Storage
 
@@ -216,11 +216,10 @@ def _meet_hand_move(
         approval.agree(model, proof, approver)
     except (GateRefused, InputError) as refusal:
         detail = f"alias champion was moved by hand to version {moved_to}, which is refused: {refusal}"
-        with translated(tracker.uri):
-            tracker.client.set_model_version_tag(model, str(moved_to), versions.REFUSED_TAG, str(refusal)[:4000])
-            if home is None:
-                tracker.client.delete_registered_model_alias(model, versions.CHAMPION)
-        if home is not None:
+        if home is None:
+            standing.withdraw(tracker, model, moved_to, str(refusal))
+        else:
+            standing.refuse(tracker, model, moved_to, str(refusal))
             _project(model, tracker, store, entries[-1])
         log.warning("%s: %s; it is back at %s", model, detail, f"version {home}" if home else "no version")
         return Reconciled("moved back", home, detail)

@@ -15,7 +15,7 @@ from stillroom.registry import versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.model import fetch
 from stillroom.registry.proof import GATE_REPORT
-from stillroom.registry.tracking import Tracker, translated
+from stillroom.registry.tracking import Tracker, error_code, translated
 from stillroom.registry.versions import Version
 
 FLAWS = (PackageError, Absent)
@@ -56,9 +56,19 @@ def inspect(tracker: Tracker, model: str, number: int, last: Entry) -> list[str]
 
 def withdraw(tracker: Tracker, model: str, number: int, reason: str) -> None:
     """Take the alias from a champion and tell at its version why: who asks for the champion must not get this one."""
+    refuse(tracker, model, number, reason)
     with translated(tracker.uri):
-        tracker.client.set_model_version_tag(model, str(number), versions.REFUSED_TAG, reason[:4000])
         tracker.client.delete_registered_model_alias(model, versions.CHAMPION)
+
+
+def refuse(tracker: Tracker, model: str, number: int, reason: str) -> None:
+    """Tell at a version why it must not be champion; nothing if somebody deleted it meanwhile."""
+    with translated(tracker.uri):
+        try:
+            tracker.client.set_model_version_tag(model, str(number), versions.REFUSED_TAG, reason[:4000])
+        except Exception as error:
+            if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
+                raise
 
 
 def _verify(tracker: Tracker, model: str, version: Version, last: Entry) -> str:
