@@ -1,7 +1,9 @@
 """The whole pipeline on toy data with a tiny teacher, through the command line, DVC and MLflow."""
 
 import csv
+import getpass
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,25 @@ def test_plan_says_why(tiny_run: TinyRun) -> None:
     assert status["distil@static"] == "downstream"
     assert any("spot_check" in reason for stage in stages for reason in stage["reasons"])
     tiny_run.run()
+
+
+def test_a_high_risk_student_waits_for_a_second_person(tiny_run: TinyRun) -> None:
+    def ask(*arguments: str, code: int = 0) -> str:
+        return tiny_run.checkout.stillroom(*arguments, "--registered", "tiny", code=code).stdout
+
+    before, champion = tiny_run.receipts(), json.loads(ask("why", "--json"))["version"]
+    told = tiny_run.run("--set", "governance.ai_act=high", "--set", "gate.four_eyes=true").stdout
+    executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
+    assert executed == {"select", "report"}
+    asked = re.search(r"waits for a person's approval \(governance.ai_act is high\): stillroom promote (\d+)", told)
+    assert asked is not None, told
+    assert json.loads(ask("why", "--version", asked[1], "--json"))["state"] == "waits for approval"
+    ask("promote", asked[1], "--reason", "mine", "--actor", getpass.getuser().upper(), code=3)
+    assert json.loads(ask("why", "--json"))["version"] == champion
+    ask("promote", asked[1], "--reason", "looked at it", "--actor", "a second person")
+    assert f"version {asked[1]} is live because a second person made it champion" in ask("why")
+    ask("rollback", "--reason", "it was a test")
+    assert f"version {champion} came back in place of version {asked[1]}" in ask("history").splitlines()[-1]
+    assert json.loads(ask("ledger", "verify", "--json"))["entries"] == len(ask("history").splitlines())
+    tiny_run.run()
+    assert json.loads(ask("why", "--json"))["version"] == champion
