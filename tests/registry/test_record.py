@@ -208,6 +208,25 @@ def test_a_rollback_outlives_the_same_result(state: Path, workspace: Any, caplog
     assert len(ledger.read("toy", ledger.default_store())) == 3
 
 
+@pytest.mark.parametrize("rolled_back", [False, True])
+def test_nobody_returns_by_itself_where_the_champion_is_damaged(
+    state: Path, workspace: Any, caplog: pytest.LogCaptureFixture, rolled_back: bool
+) -> None:
+    record_again(workspace)
+    if rolled_back:
+        workspace.release("static", verdict="PASS", bias=0.5)
+        record_again(workspace)
+        promotion.rollback("toy", "ada", "slow in production")
+    before = ledger.read("toy", ledger.default_store())
+    for model in (state / "mlartifacts").rglob("model.onnx"):
+        model.write_bytes(b"damaged")
+    assert promotion.reconcile("toy").outcome == "damaged"
+    assert record_again(workspace).champion is None
+    assert "was champion before" in caplog.text
+    assert "there is no champion; `stillroom promote` makes it champion" in caplog.text
+    assert ledger.read("toy", ledger.default_store()) == before
+
+
 def test_a_student_that_needs_a_person_stays_challenger_until_one_agrees(
     state: Path, workspace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,7 +202,8 @@ def _register(tracker: Tracker, workspace: Path, model: str, release: Release, l
 def _promote(
     tracker: Tracker, params: Params, best: Release, number: int, champion: int | None, change: Change | None
 ) -> str | None:
-    """Promote a student that passed, but only once: the same result again must not undo a rollback.
+    """Promote a student that passed, but only once: the same result again must not undo a rollback, nor crown what
+    was withdrawn.
 
     Returns what is told of one that needs a person's approval, and so stays challenger.
     """
@@ -214,17 +215,13 @@ def _promote(
         for entry in ledger.read(model, store)
         if (entry.package_digest, entry.gate_report_sha256) == (best.digest, best.gate_sha256)
     ]
-    held = _why_held(params.gate.max_flip_rate, change)
-    if reigned:
-        held = f"was champion before (ledger entry {reigned[-1]})"
-    if held and champion is not None:
-        log.warning(
-            "%s: version %d passed and %s; version %d stays champion, `stillroom promote` would make it champion",
-            model,
-            number,
-            held,
-            champion,
-        )
+    held = f"was champion before (ledger entry {reigned[-1]})" if reigned else ""
+    if champion is not None:
+        held = held or _why_held(params.gate.max_flip_rate, change)
+    if held:
+        stays = f"version {champion} stays champion" if champion else "there is no champion"
+        told = "%s: version %d passed and %s; %s; `stillroom promote` makes it champion"
+        log.warning(told, model, number, held, stays)
         return None
     asked = approval_asked(best.gate)
     if asked.required:
@@ -236,7 +233,7 @@ def _promote(
 
 
 def _why_held(limit: float | None, change: Change | None) -> str:
-    """Why a student that passed does not take a champion's place by itself; empty where it may."""
+    """Why a student that changes too much does not take a champion's place by itself; empty where it may."""
     if limit is None:
         return ""
     if change is None:
