@@ -63,6 +63,7 @@ class Workers:
         self._machine = machine.model_copy(update={"precision": teacher.precision, "threads": machine.threads or 1})
         self._address = settings.ray_address or os.environ.get("RAY_ADDRESS") or None
         self._actors: list[Any] = []
+        self._scratch: list[str] = []
 
     def __enter__(self) -> Self:
         ray = _import_ray(own=self._address is None)
@@ -85,6 +86,8 @@ class Workers:
         for actor in self._actors:
             ray.kill(actor)
         ray.shutdown()
+        for name in self._scratch:  # of workers on this machine that died and had no time to come back
+            _remove_scratch(name)
 
     def run(self, units: Iterable[Unit], advance: events.Advance) -> int:
         """Have all units computed and their shards listed; the number of tokens read."""
@@ -140,7 +143,8 @@ class Workers:
         files = ray.put(_content(self._teacher.folder)) if far else None
         worker = ray.remote(**options)(Worker)
         given = (self._teacher.folder, self._fields, self._settings, self._root, self._machine)
-        self._actors = [worker.remote(node, files, *given) for _ in range(count)]
+        self._scratch = [f"stillroom-{secrets.token_hex(16)}" for _ in range(count)]
+        self._actors = [worker.remote(node, files, name, *given) for name in self._scratch]
         ray.get([actor.load.remote() for actor in self._actors])
 
     @contextmanager
@@ -166,6 +170,7 @@ class Worker:
         self,
         node: str,
         files: dict[str, bytes] | None,
+        scratch: str,
         folder: Path,
         fields: Fingerprint,
         settings: CaptureParams,
@@ -173,7 +178,7 @@ class Worker:
         machine: ComputeParams,
     ) -> None:
         """node: that of whoever started the pass, whose folders this worker sees if it is its own, too; files: the
-        content of the teacher's folder for the others."""
+        content of the teacher's folder for the others; scratch: name of a folder for what is this worker's own."""
         self._node = node
         self._files = files
         self._folder = folder
@@ -183,13 +188,13 @@ class Worker:
         self._machine = machine
         self._signals = asked_for(settings.signals)
         self._teacher: LiveTeacher | None = None
-        self._scratch = Path(tempfile.gettempdir()) / f"stillroom-{_own_id()}"
+        self._scratch = scratch
 
     def load(self) -> None:
         """Load the teacher. Apart from the constructor, so that its errors reach whoever started the pass."""
         import ray
 
-        folder, scratch = self._folder, self._scratch
+        folder, scratch = self._folder, Path(tempfile.gettempdir()) / self._scratch
         scratch.mkdir(mode=0o700, exist_ok=True)
         if ray.get_runtime_context().get_node_id() != self._node:
             assert self._files is not None
@@ -216,14 +221,12 @@ class Worker:
                 writer.put(keys, answers)
 
     def leave(self) -> None:
-        """Remove what is its own, of processes that died too: an actor that is started again keeps its id."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        """Remove what is its own, of processes that died too: they all had this name."""
+        _remove_scratch(self._scratch)
 
 
-def _own_id() -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_actor_id())
+def _remove_scratch(name: str) -> None:
+    shutil.rmtree(Path(tempfile.gettempdir()) / name, ignore_errors=True)
 
 
 def fill(
