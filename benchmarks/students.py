@@ -230,7 +230,7 @@ def train_again(first: Path, workspace: Path, student: str, seed: int, variables
     from stillroom.files import read_json
     from stillroom.params_file import load_params, write_yaml
 
-    rooms = [f"artifacts/{room}" for room in ("split", "grown", "teacher", "cache", "reference")]
+    rooms = [f"artifacts/{room}" for room in ("ingested", "split", "grown", "teacher", "cache", "reference")]
     (workspace / "artifacts").mkdir(parents=True, exist_ok=True)
     found = read_json(first / "artifacts/students" / student / "student.json").get("settings")
     own = [] if found is None else [f"students={json.dumps({student: found})}"]

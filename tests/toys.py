@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillroom import layout
-from stillroom.data.cases import NONE, write_cases
+from stillroom.data.cases import FILE, NONE, write_cases
 from stillroom.data.examples import Examples
 from stillroom.data.manifest import DataSource, FileSource
 from stillroom.data.splits import Rows, write_splits
@@ -232,7 +232,7 @@ def write_workspace(path: Path, checkpoint: Path, rows: Sequence[int] = (120, 45
 def write_no_cases(workspace: Path) -> None:
     """Say, as the stage ingest does, that there are no must-not-change cases."""
     (workspace / layout.INGESTED).mkdir(parents=True, exist_ok=True)
-    write_cases(NONE, workspace / layout.CASES)
+    write_cases(NONE, workspace / layout.INGESTED / FILE)
 
 
 def pin_teacher(workspace: Path, checkpoint: Path) -> None:

@@ -8,7 +8,6 @@ LOCK = Path("requirements.lock")
 SOURCE_DATA = Path("sources/data")
 SOURCE_TEACHER = Path("sources/teacher.json")
 INGESTED = Path("artifacts/ingested")
-CASES = INGESTED / "cases.parquet"
 SPLIT = Path("artifacts/split")
 GROWN = Path("artifacts/grown")
 TEACHER = Path("artifacts/teacher")

@@ -97,6 +97,19 @@ def test_verify_tells_how_many_and_the_hash_of_the_last(
     assert "ledger stillroom/00000002.json: does not follow from entry 0" in call.refused("ledger", "verify")
 
 
+def test_verify_misses_the_last_entry(call: Call, checkout: Project, model: Callable[..., int]) -> None:
+    for bias in (0.1, 0.2):
+        call("promote", model(bias=bias), "--reason", "why")
+    first, last = files(checkout)
+    kept = last.read_bytes()
+    last.write_bytes(kept.replace(b'"why"', b'"how"'))
+    assert "ledger stillroom/00000002.json: changed in " in call.refused("ledger", "verify")
+    last.unlink()
+    assert "ledger stillroom/00000002.json: missing in " in call.refused("ledger", "verify", "--json")
+    first.unlink()
+    assert "ledger stillroom/00000002.json: missing in " in call.refused("ledger", "verify")
+
+
 def test_who_ran_it_may_not_approve_it(call: Call, checkout: Project, model: Callable[..., int]) -> None:
     assert [model(), model(bias=0.2, approval=EYES)] == [1, 2]
     call("promote", 1, "--reason", "first", "--actor", "ada")
@@ -124,6 +137,10 @@ def test_who_ran_it_may_not_approve_it(call: Call, checkout: Project, model: Cal
         (("why", "--version", 7), "stillroom: has no version 7"),
         (("why", "--version", 2**31), f"stillroom: has no version {2**31}"),
         (("history", "--registered", "a/b"), "'a/b' is no model name"),
+        (("why", "--registered", "a/b"), "'a/b' is no model name"),
+        (("promote", 1, "--reason", "x", "--registered", "a:b"), "'a:b' is no model name"),
+        (("rollback", "--reason", "x", "--registered", ""), "'' is no model name"),
+        (("predict", "--model", "champion", "--registered", "a/b", "a text"), "'a/b' is no model name"),
         (("ledger", "verify", "--registered", "../x"), "'../x' is no model name"),
     ],
 )

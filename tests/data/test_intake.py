@@ -9,6 +9,7 @@ from stillroom.data.cases import Cases
 from stillroom.data.intake import Ingested, take_in
 from stillroom.errors import InputError
 from stillroom.params import DataParams
+from stillroom.personal_data_params import PersonalDataParams
 
 GOOD = b"text,label\none card,a\ntwo cards,a\none app,b\ntwo apps,b\n"
 DATA = DataParams(source="rows.csv")
@@ -168,6 +169,24 @@ def test_cases_without_a_column_of_labels_are_the_teacher_s(
     assert ingested.cases == Cases([place], ["four"], None)
     (finding,) = ingested.files["cases"]["findings"]
     assert finding == "no column 'label': what must not change is the teacher's answer"
+
+
+def test_a_label_that_the_first_line_alone_lacks_is_missing_there_not_the_teacher_s(tmp_path: Path) -> None:
+    lines = '{"text": "four"}\n{"text": "five", "label": "a"}\n'
+    with pytest.raises(InputError, match=r"own\.jsonl: line 1: has no column 'label' \(data\.label\)"):
+        with_cases(tmp_path, lines, "own.jsonl")
+
+
+def test_cases_are_scanned_and_redacted_as_rows_are(tmp_path: Path) -> None:
+    scan = PersonalDataParams(kinds=("email",), redact=True)
+    train, own = tmp_path / "train.csv", tmp_path / "own.csv"
+    train.write_bytes(GOOD)
+    own.write_text("text,label\nwrite to a@example.org,a\n")
+    given = {"train": ("train.csv", train), "cases": ("own.csv", own)}
+    found = take_in(given, DATA.model_copy(update={"personal_data_scan": scan}))
+    assert found.cases.text == ["write to [EMAIL]"]
+    assert found.personal_data is not None
+    assert found.personal_data.files["cases"].kinds == {"email": {"texts": 1, "hits": 1}}
 
 
 def test_a_list_of_labels_is_demanded_as_a_whole(tmp_path: Path) -> None:

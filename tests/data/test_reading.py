@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stillroom.data.reading import FORMATS, read_table
+from stillroom.data.reading import FORMATS, column_names, read_table
 from stillroom.errors import InputError
 
 PAIRS = [("my card, please", "a"), ('she said "no"', "b"), ("naïve café\u2028here", "a")]
@@ -117,6 +117,12 @@ def test_broken_json_lines_name_their_line(tmp_path: Path, content: str, told: s
     path.write_text(content)
     with pytest.raises(InputError, match=told):
         read_table(path, "text", "label", "rows")
+
+
+def test_names_of_columns_are_those_of_any_json_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"b": 1}\n{"a": 1, "b": 2}\n')
+    assert column_names(path, "rows") == ["b", "a"]
 
 
 def test_a_cut_off_parquet_file_is_refused(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_high_risk_student_waits_for_a_second_person(tiny_run: TinyRun) -> Non
     before, champion = tiny_run.receipts(), json.loads(ask("why", "--json"))["version"]
     told = tiny_run.run("--set", "governance.ai_act=high", "--set", "gate.four_eyes=true").stdout
     executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
-    assert executed == {"select", "report"}
+    assert executed == {"ingest", "select", "report"}, "ingest asks the rules about a scan"
     asked = re.search(r"waits for a person's approval \(governance.ai_act is high\): stillroom promote (\d+)", told)
     assert asked is not None, told
     assert json.loads(ask("why", "--version", asked[1], "--json"))["state"] == "waits for approval"

@@ -293,6 +293,19 @@ def test_a_champion_whose_package_was_changed_is_withdrawn_until_it_is_restored(
     champion_package(model.name)
 
 
+def test_a_store_that_is_out_of_reach_leaves_the_champion(model: Model) -> None:
+    store = layout.state() / "mlartifacts"
+    kept = store.rename(store.with_name("unmounted"))
+    try:
+        assert "the artefact store lists nothing" in model.told("TryAgain")
+        assert model.champion == 1
+        assert versions.REFUSED_TAG not in model.tags(1)
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
+        kept.rename(store)
+    model.told("in step")
+
+
 def test_another_version_takes_over_from_a_damaged_champion(model: Model, tmp_path: Path) -> None:
     package = model.package(1)
     kept = shutil.copytree(package, tmp_path / "kept")

@@ -34,6 +34,7 @@ def test_answers_are_compared_with_what_is_demanded(tmp_path: Path) -> None:
     found = read_case_answers(tmp_path, write(tmp_path, [0, 2, 1]), CASES, DIGEST, len(NAMES))
     assert found is not None
     assert (found.demanded, found.place, found.changed.tolist()) == ("labels", CASES.place, [False, True, False])
+    assert found.where == ("line 3",)
     told = unchanged(found)
     assert told.verdict == "FAIL"
     assert told.reason == "cases: 1 of 3 answers are not the label's: line 3 of data.cases"

@@ -75,3 +75,11 @@ def test_a_value_that_no_row_has_is_refused_though_others_select(value: object, 
         select_rows({"part": part}, TEXTS, {"gate.slices.part.column": CELLS})
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["DE", 1])
+def test_an_error_need_not_show_what_a_column_holds(value: object) -> None:
+    part = SliceParams.model_validate({"column": "language", "values": [value]})
+    with pytest.raises(InputError, match=r"column 'language'; look up how the file spells it$") as refused:
+        select_rows({"part": part}, TEXTS, {"gate.slices.part.column": CELLS}, quoting=False)
+    assert not any(repr(cell) in str(refused.value) for cell in ("de", "fr", "3", "true"))

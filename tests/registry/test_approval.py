@@ -14,6 +14,7 @@ from stillroom.gate.approval import Approval
 from stillroom.registry import approval, ledger, promotion, register, runs, tracking, versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.proof import Proof
+from stillroom.storage import Folder
 
 MakeRelease = Callable[..., Path]
 HIGH = {"required": True, "because": "governance.ai_act is high", "four_eyes": False}
@@ -150,6 +151,51 @@ def test_an_entry_that_was_written_is_healed_without_a_second_approval(
             promotion.promote("toy", 2, "bob", "second", tracker=guarded)
     done = promotion.reconcile("toy", tracker=guarded)
     assert (done.outcome, champion(guarded), len(entries())) == ("healed", 2, 2)
+
+
+@pytest.mark.parametrize("first", [None, 1])
+def test_a_promotion_of_another_machine_is_not_taken_for_a_move_by_hand(
+    guarded: tracking.Tracker, monkeypatch: pytest.MonkeyPatch, first: int | None
+) -> None:
+    """It has moved the alias, and not told of the approval yet; the ledger was read just before its entry."""
+    if first:
+        promotion.promote("toy", first, "ada", "first", tracker=guarded)
+    with monkeypatch.context() as patched:
+        patched.setattr(promotion, "_mark_applied", lambda *_: None)
+        patched.setattr(approval, "sign", lambda *_: None)
+        promotion.promote("toy", 2, "bob", "looked at it", tracker=guarded)
+    before = tags(guarded, 2)
+
+    class Stale(Folder):
+        """Gives the ledger without its last entry, once."""
+
+        reads = 0
+
+        def names(self, prefix: str = "") -> Any:
+            self.reads += 1
+            found = list(super().names(prefix))
+            return found[:-1] if self.reads == 1 else found
+
+    store = Stale(Path(ledger.default_store().where))
+    assert promotion.reconcile("toy", tracker=guarded, store=store).outcome == "in step"
+    assert (champion(guarded), tags(guarded, 2)) == (2, before)
+
+
+@pytest.mark.parametrize(("again", "told"), [("bob", "bob"), ("eve", "bob")])
+def test_an_approval_that_a_crash_kept_from_its_version_is_told_by_the_next_promotion(
+    guarded: tracking.Tracker, monkeypatch: pytest.MonkeyPatch, again: str, told: str
+) -> None:
+    def cut(*_: object) -> None:
+        raise ConnectionError("the line went dead")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(approval, "sign", cut)
+        with pytest.raises(ConnectionError):
+            promotion.promote("toy", 3, "bob", "looked at it", tracker=guarded)
+    assert (champion(guarded), versions.APPROVER_TAG in tags(guarded, 3)) == (3, False)
+    for _ in range(2):
+        promotion.promote("toy", 3, again, "again", tracker=guarded)
+        assert (len(entries()), tags(guarded, 3)[versions.APPROVER_TAG]) == (1, told)
 
 
 def test_an_edited_gate_report_lifts_nothing(guarded: tracking.Tracker) -> None:

@@ -12,7 +12,7 @@ import pytest
 from stillroom.errors import GateRefused, InputError, TryAgain
 from stillroom.export.package import relist
 from stillroom.files import read_json, write_json
-from stillroom.registry import ledger, promotion, register, runs, tracking, versions
+from stillroom.registry import ledger, promotion, proof, register, runs, tracking, versions
 from stillroom.registry.ledger import Entry
 from stillroom.storage import Folder
 from tests.fault.proxy import ALWAYS, serving
@@ -332,6 +332,113 @@ def test_rebuilt_registry_finds_its_champion_under_another_number(
     assert (done.outcome, champion(registered)) == ("rebuilt", 3)
     assert [(entry.from_version, entry.to_version) for entry in entries()] == [(None, 2), (2, 3)]
     assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
+
+
+def rebuild(tracker: tracking.Tracker, run: runs.Run, releases: Path, *names: str) -> None:
+    """Delete the model and register these releases of it as versions 1, 2, …"""
+    tracker.client.delete_registered_model("toy")
+    for number, name in enumerate(names, start=1):
+        release = register.read_release(releases / name, "static")
+        assert register.register(tracker, "toy", release, run, (), {}) == number
+
+
+def test_another_package_under_the_champion_s_number_is_promoted(
+    registered: tracking.Tracker, run: runs.Run, tmp_path: Path
+) -> None:
+    first = promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    rebuild(registered, run, tmp_path / "releases", "2")
+    entry = promotion.promote("toy", 1, "bob", "another", tracker=registered)
+    assert (entry.sequence, entry.actor, champion(registered)) == (2, "bob", 1)
+    assert entry.evidence != first.evidence
+    assert promotion.reconcile("toy", tracker=registered).outcome == "in step"
+    assert promotion.promote("toy", 1, "eve", "again", tracker=registered) == entry
+
+
+def test_rollback_in_a_rebuilt_registry_goes_to_the_package_before(
+    registered: tracking.Tracker, run: runs.Run, tmp_path: Path
+) -> None:
+    first = promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    promotion.promote("toy", 4, "ada", "better", tracker=registered)
+    rebuild(registered, run, tmp_path / "releases", "4", "1")
+    assert promotion.reconcile("toy", tracker=registered).outcome == "rebuilt"
+    entry = promotion.rollback("toy", "ada", "slow", tracker=registered)
+    assert (entry.from_version, entry.to_version, entry.evidence) == (1, 2, first.evidence)
+    assert champion(registered) == 2
+    with pytest.raises(InputError, match="nothing to roll back to"):
+        promotion.rollback("toy", "ada", "once more", tracker=registered)
+
+
+def test_rollback_to_what_the_registry_has_no_more_is_wrong_input(
+    registered: tracking.Tracker, run: runs.Run, tmp_path: Path
+) -> None:
+    for version in (1, 4):
+        promotion.promote("toy", version, "ada", "why", tracker=registered)
+    rebuild(registered, run, tmp_path / "releases", "2", "4")
+    with pytest.raises(InputError, match="what entry 1 promoted is not in the registry; name a version"):
+        promotion.rollback("toy", "ada", "slow", tracker=registered)
+
+
+def foreign(tracker: tracking.Tracker, source: str, **tags: str) -> int:
+    """A version that nothing of Stillroom made; its number."""
+    store = tracker.client._get_registry_client().store
+    from mlflow.entities.model_registry import ModelVersionTag
+
+    listed = [ModelVersionTag(name.replace("_", "."), value) for name, value in tags.items()]
+    return int(store.create_model_version("toy", source, tags=listed).version)
+
+
+@pytest.mark.parametrize("source", ["runs:/0123456789abcdef0123456789abcdef/model", "nowhere://x/y", "file:///x"])
+def test_move_by_hand_to_a_version_of_others_is_undone(registered: tracking.Tracker, source: str) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    number = foreign(registered, source)
+    with pytest.raises(GateRefused, match=f"toy version {number}: was not registered by Stillroom"):
+        promotion.promote("toy", number, "ada", "why", tracker=registered)
+    move_by_hand(registered, number)
+    assert promotion.reconcile("toy", tracker=registered).outcome == "moved back"
+    assert (champion(registered), len(entries())) == (1, 1)
+
+
+def test_version_whose_files_mlflow_does_not_know_is_refused(registered: tracking.Tracker) -> None:
+    number = foreign(registered, "runs:/0123456789abcdef0123456789abcdef/model", package_manifest_sha256="0" * 64)
+    with pytest.raises(GateRefused, match=f"toy version {number}: MLflow does not know its files"):
+        promotion.promote("toy", number, "ada", "why", tracker=registered)
+
+
+def test_version_of_others_under_the_champion_s_number_blocks_nothing(registered: tracking.Tracker) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    registered.client.delete_registered_model("toy")
+    registered.client.create_registered_model("toy")
+    move_by_hand(registered, foreign(registered, "nowhere://x/y"))
+    assert promotion.reconcile("toy", tracker=registered).outcome == "moved back"
+    assert champion(registered) is None
+
+
+@pytest.mark.parametrize("trouble", [InputError("needs the Python module boto3"), TryAgain("the store is down")])
+def test_good_move_by_hand_whose_package_cannot_be_asked_for_is_left_alone(
+    registered: tracking.Tracker, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    move_by_hand(registered, 2)
+    fetch = proof.fetch
+
+    def fetch_first(tracker: tracking.Tracker, model: str, version: int, scratch: Path) -> Path:
+        if version == 2:
+            raise trouble
+        return fetch(tracker, model, version, scratch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(proof, "fetch", fetch_first)
+        for act in (
+            lambda: promotion.reconcile("toy", tracker=registered),
+            lambda: promotion.promote("toy", 2, "ada", "why", tracker=registered),
+        ):
+            with pytest.raises(type(trouble), match=str(trouble)):
+                act()
+    second = versions.get(registered, "toy", 2)
+    assert second is not None
+    assert versions.REFUSED_TAG not in second.tags
+    assert champion(registered) == 2
+    assert promotion.reconcile("toy", tracker=registered).outcome == "adopted"
 
 
 def test_nothing_to_reconcile(tracker: tracking.Tracker) -> None:

@@ -1,5 +1,6 @@
 """What the ledger's champion is compared with: its package, its tags, and none but its own."""
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from stillroom.errors import InputError, TryAgain
+from stillroom.files import read_json, sha256_file, write_json
 from stillroom.registry import ledger, promotion, standing, tracking, versions
 
 
@@ -37,6 +39,52 @@ def test_a_damaged_champion_never_gets_its_alias_back_on_the_way_to_the_next(
     monkeypatch.setattr(champion.client, "set_registered_model_alias", lambda *a: moves.append(a[-1]) or set_alias(*a))
     assert promotion.promote("toy", 2, "ada", "next", tracker=champion).from_version == 1
     assert moves == ["2"]
+
+
+def store_of(state: Path) -> Path:
+    return state / "mlartifacts"
+
+
+@pytest.mark.parametrize("mount_point", [True, False])
+def test_a_store_that_is_out_of_reach_is_no_flaw(champion: tracking.Tracker, state: Path, mount_point: bool) -> None:
+    kept = store_of(state).rename(state / "unmounted")
+    if mount_point:
+        store_of(state).mkdir()
+    before = versions.get(champion, "toy", 1)
+    with pytest.raises(TryAgain, match="toy version 1: the artefact store lists nothing at"):
+        promotion.reconcile("toy", tracker=champion)
+    assert (versions.model(champion, "toy").champion, versions.get(champion, "toy", 1)) == (1, before)
+    if mount_point:
+        store_of(state).rmdir()
+    kept.rename(store_of(state))
+    assert promotion.reconcile("toy", tracker=champion).outcome == "in step"
+
+
+@pytest.mark.parametrize("reads", ["mlflow.artifacts.list_artifacts", "stillroom.export.runtime.sha256_file"])
+def test_a_disk_that_fails_while_it_is_read_is_no_flaw(
+    champion: tracking.Tracker, monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reads, fail)
+        with pytest.raises(TryAgain, match=r"toy version 1: .*Permission denied"):
+            promotion.reconcile("toy", tracker=champion)
+    assert promotion.reconcile("toy", tracker=champion).outcome == "in step"
+
+
+def test_a_package_of_a_later_stillroom_is_no_flaw_where_it_is_what_was_registered(
+    champion: tracking.Tracker,
+) -> None:
+    manifest = package_of(champion, 1) / "stillroom.json"
+    write_json(manifest, read_json(manifest) | {"format": 2})
+    champion.client.set_model_version_tag("toy", "1", versions.MANIFEST_TAG, sha256_file(manifest))
+    with pytest.raises(InputError, match="format is 2; this runtime reads 1; update Stillroom here"):
+        promotion.reconcile("toy", tracker=champion)
+    assert versions.model(champion, "toy").champion == 1
+    champion.client.set_model_version_tag("toy", "1", versions.MANIFEST_TAG, "0" * 64)
+    assert promotion.reconcile("toy", tracker=champion).outcome == "damaged"
 
 
 @pytest.mark.parametrize("trouble", [TryAgain("the store is down"), InputError("refused the credentials")])

@@ -42,6 +42,11 @@ def told(tracker: tracking.Tracker, version: int | None = None) -> str:
     return "\n".join(why(tracker, version).told)
 
 
+def lose_packages(state: Path) -> None:
+    for manifest in list((state / "mlartifacts").rglob("stillroom.json")):
+        shutil.rmtree(manifest.parent)
+
+
 @pytest.mark.usefixtures("clock")
 def test_history_tells_every_entry_on_a_line(registered: tracking.Tracker, run: runs.Run, tmp_path: Path) -> None:
     assert story.history("toy") == []
@@ -140,7 +145,7 @@ def test_a_champion_whose_package_was_damaged_is_live_without_its_proof(
     registered: tracking.Tracker, state: Path
 ) -> None:
     promotion.promote("toy", 1, "ada", "first", tracker=registered)
-    shutil.rmtree(state / "mlartifacts")
+    lose_packages(state)
     found = why(registered)
     assert (found.live, found.state) == (True, "champion")
     assert found.problem is not None
@@ -150,9 +155,30 @@ def test_a_champion_whose_package_was_damaged_is_live_without_its_proof(
     assert why(registered, 4).state == "damaged"
 
 
+@pytest.mark.usefixtures("clock")
+def test_a_champion_that_was_withdrawn_is_told_as_damaged(registered: tracking.Tracker, state: Path) -> None:
+    promotion.promote("toy", 1, "ada", "first", tracker=registered)
+    shutil.copytree(state / "mlartifacts", state / "kept")
+    lose_packages(state)
+    assert promotion.reconcile("toy", tracker=registered).outcome == "damaged"
+    found = why(registered)
+    assert (found.version, found.live, found.state) == (1, False, "damaged")
+    assert found.told[0] == (
+        "toy version 1 is not live because its proof does not hold now; there is no champion until its package is "
+        "restored or another version is promoted; before, ada made it champion at 2026-01-01 08:00:00 UTC "
+        "(ledger entry 1): first"
+    )
+    assert found.told[-1].startswith("it was found damaged, and the alias champion was taken from it: version 1 is dam")
+    assert "by hand" not in told(registered)
+    shutil.copytree(state / "kept", state / "mlartifacts", dirs_exist_ok=True)
+    promotion.promote("toy", 2, "bob", "next", tracker=registered)
+    assert why(registered, 1).state == "replaced"
+    assert "by hand" not in told(registered, 1)
+
+
 def test_tags_that_are_no_numbers_are_left_out(registered: tracking.Tracker, state: Path) -> None:
     registered.client.set_model_version_tag("toy", "1", "retention.accuracy.lower", "much")
-    shutil.rmtree(state / "mlartifacts")
+    lose_packages(state)
     assert "  retention of accuracy 0.9900, bounds ? to 1.0000" in why(registered, 1).told
 
 

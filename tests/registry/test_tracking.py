@@ -181,6 +181,13 @@ def test_server_that_never_answers_is_tried_again(state: Path, monkeypatch: pyte
         refusal(TryAgain)
 
 
+def test_database_that_accepts_and_never_answers_is_tried_again(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv(tracking.URI_VARIABLE, f"postgresql://someone:hunter2@127.0.0.1:{port}/db")
+        assert "hunter2" not in refusal(TryAgain)
+
+
 def test_a_store_that_is_not_made_yet_is_in_the_state_folder(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

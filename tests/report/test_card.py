@@ -188,6 +188,16 @@ def test_no_figure_of_a_card_is_made_up(cards: Path, student: str) -> None:
     assert [figure for figure in shown if figure not in known and figure not in reasons] == []
 
 
+def test_the_teacher_s_speed_is_that_measured_beside_this_student(cards: Path) -> None:
+    for student in ("static", "sliced"):
+        latency = read_json(layout.EVALUATIONS / student / "evaluation.json")["teacher"]["latency_ms"]
+        rows = table_of(text_of(student), "Speed and size")
+        assert [row[1:] for row in rows[1:]] == [
+            [words.milliseconds(latency[form][at]) for at in ("p50", "p95")] for form in ("torch_fp32", "onnx_int8")
+        ]
+    assert len({str(table_of(text_of(student), "Speed and size")[1:]) for student in ("static", "sliced")}) == 2
+
+
 def test_cases_and_seeds_are_told_as_the_gate_found_them(cards: Path) -> None:
     material = report.gather(params_of("static", "sliced"))
     found = sources_of("static")[0]["seeds"]["accuracy"]
@@ -227,7 +237,13 @@ def test_what_was_not_recorded_is_said_so() -> None:
     assert [took_s for _, took_s in training(run, run.students[0])] == [None, None, None]
     tried = [{"measured": {"seconds": 2.0}}, {"measured": None}, {"measured": {"seconds": 3.5}}]
     searched = replace(run.students[0], trials=tried)
-    assert training(run, searched)[-1] == ("2 trials of the search, with packaging", 5.5)
+    assert [what for what, _ in training(run, run.students[0])][1] == "this student"
+    assert training(run, searched)[1:3] == [
+        ("2 trials of the search, with packaging", 5.5),
+        ("of which this student", None),
+    ]
+    ensemble = replace(run, teacher_members=3)
+    assert training(ensemble, run.students[0])[0][0] == "teacher, fine-tuned, the first of 3 members"
     ready = replace(run, teacher_history=())
     assert all(what != "teacher, fine-tuned" for what, _ in training(ready, ready.students[0]))
 

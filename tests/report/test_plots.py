@@ -30,6 +30,7 @@ def material(names: tuple[str, ...] = ("a", "b", "c")) -> Material:
         max_length=64,
         machine={},
         trimming={},
+        teacher_latency_ms={},
     )
     return Material(
         summary=summary(),

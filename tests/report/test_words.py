@@ -58,3 +58,22 @@ def test_markdown_shows_plain_text_as_it_is(text: str) -> None:
     assert shown is not None
     assert all(token.type == "text" for token in shown)
     assert "".join(token.content for token in shown) == " ".join(text.split())
+
+
+@given(text=st.text(st.sampled_from("ab1 _*#+-=.)>~`:"), min_size=1).filter(str.strip))
+def test_an_entry_of_a_list_is_neither_heading_nor_list(text: str) -> None:
+    told = MarkdownIt("commonmark").parse(f"- {words.plain(text)}\n")
+    assert [token.type for token in told if token.nesting == 1] == [
+        "bullet_list_open",
+        "list_item_open",
+        "paragraph_open",
+    ]
+    (shown,) = (token.children for token in told if token.type == "inline")
+    assert shown is not None
+    assert "".join(token.content for token in shown) == " ".join(text.split())
+
+
+def test_figures_and_words_need_no_marks() -> None:
+    for told in ("1.5 of it", "3 rows", "a-b", "C# and C++"):
+        assert words.plain(told) == told
+    assert words.plain("1. heading") == "1\\. heading"

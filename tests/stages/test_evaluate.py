@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stillroom import layout
-from stillroom.data.cases import Cases, read_cases, write_cases
+from stillroom.data.cases import FILE, Cases, read_cases, write_cases
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.export.predictions import read_probabilities
 from stillroom.export.runtime import Package
@@ -168,7 +168,9 @@ def test_cases_are_answered_by_the_package_and_kept_beside_its_predictions(
     given = [
         snapshot.labels[(label + 1) % len(LABELS)] for label in [*test.label[:6], 0]
     ]  # most are answered otherwise
-    write_cases(Cases([f"line {n}" for n in range(2, 9)], texts, [*given] if labelled else None), layout.CASES)
+    write_cases(
+        Cases([f"line {n}" for n in range(2, 9)], texts, [*given] if labelled else None), layout.INGESTED / FILE
+    )
     before = predictions("static")
     if not labelled:
         assert run_stage(monkeypatch, "evaluate", "static") == 2, "the teacher has not answered them"
@@ -176,8 +178,8 @@ def test_cases_are_answered_by_the_package_and_kept_beside_its_predictions(
     assert run_stage(monkeypatch, "evaluate", "static") == 0
     np.testing.assert_array_equal(predictions("static")["student"], before["student"])
     folder = layout.EVALUATIONS / "static"
-    cases, told = read_cases(layout.CASES), read_evaluation(folder)
-    answers = read_case_answers(folder, told, cases, sha256_file(layout.CASES), len(LABELS))
+    cases, told = read_cases(layout.INGESTED / FILE), read_evaluation(folder)
+    answers = read_case_answers(folder, told, cases, sha256_file(layout.INGESTED / FILE), len(LABELS))
     assert answers is not None
     if labelled:
         demanded = np.array([snapshot.labels.index(name) for name in given])

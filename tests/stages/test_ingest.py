@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stillroom import layout
-from stillroom.data.cases import read_cases
+from stillroom.data.cases import FILE, read_cases
 from stillroom.data.examples import read_examples
 from stillroom.data.grown import read_texts
 from stillroom.data.manifest import read_report
@@ -73,10 +73,10 @@ def test_unlabelled_texts_have_a_file_and_a_count_of_their_own(workspace: Path) 
 def test_cases_have_a_file_that_says_too_that_there_are_none(workspace: Path) -> None:
     lay(train=ROWS)
     ingest.run(params())
-    assert len(read_cases(layout.CASES)) == 0
+    assert len(read_cases(layout.INGESTED / FILE)) == 0
     lay(train=ROWS, cases="text,label\nthree cards,a\n")
     assert ingest.run(params(cases="own.csv"))["cases_rows"] == 1.0
-    assert read_cases(layout.CASES).label == ["a"]
+    assert read_cases(layout.INGESTED / FILE).label == ["a"]
     assert read_report(layout.INGESTED).source.labelled().cases is None
 
 

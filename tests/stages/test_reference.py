@@ -121,6 +121,7 @@ def test_the_int8_teacher_is_a_package_like_any_other(finished: Workspace) -> No
 def test_no_scratch_is_left(finished: Workspace) -> None:
     assert {path.name for path in layout.REFERENCE.iterdir()} == {"predictions.parquet", "reference.json", "onnx_int8"}
     assert {path.name for path in layout.REFERENCE.parent.iterdir()} == {
+        "ingested",
         "split",
         "grown",
         "teacher",

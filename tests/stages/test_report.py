@@ -20,6 +20,7 @@ from stillroom.files import file_digests, read_json, write_json
 from stillroom.governance_params import GovernanceParams
 from stillroom.params import GateParams, Params
 from stillroom.personal_data_params import PersonalDataParams
+from stillroom.report.page import markdown
 from stillroom.report.plots import plots
 from stillroom.stages import report, select
 from tests.report.workspaces import PRICES, params_of, write_workspace
@@ -165,10 +166,21 @@ def test_declarations_and_the_rules_that_they_break_are_told_as_evidence(params:
         assert "2020-01-31" in place
         assert "review-passed" not in place, "it would not be the same bytes on another day"
     assert "<dt>Owner</dt><dd>Fraud | &lt;desk&gt;</dd>" in page
-    assert "- owner: Fraud | <desk>\n" in text
+    assert "- owner: Fraud \\| \\<desk\\>\n" in text
     assert "| owner | Fraud \\| \\<desk\\> |\n" in card
     assert "| lawful basis | not declared |\n" in card
     Page().feed(page)
+
+
+def test_what_people_wrote_is_no_markup_of_the_report(params: Params) -> None:
+    material = report.gather(params)
+    summary = {**material.summary, "students": {**material.summary["students"]}}
+    summary["students"]["good"] = {**summary["students"]["good"], "reasons": ["recall of '<b>*x*</b>'", "# 1"]}
+    finding = replace(material.findings[0], told="says <i>so</i>")
+    text = markdown(replace(material, summary=summary, findings=[finding], data_licence="[mine](x)"), [])
+    assert "  - recall of '\\<b\\>\\*x\\*\\</b\\>'\n  - \\# 1\n" in text
+    assert f"`{finding.rule}`: says \\<i\\>so\\</i\\>\n" in text
+    assert "licence of the data: \\[mine\\](x);" in text
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,20 @@ def ledger() -> None:
 
 
 def model_name(registered: str | None) -> str:
-    """The registered model that is meant, with the checkout's state folder as the place of what is local."""
+    """The registered model that is meant, with the checkout's state folder as the place of what is local.
+
+    Raises InputError for what can be no model's name.
+    """
     from stillroom import layout
     from stillroom.params_file import load_params
+    from stillroom.registry.ledger import entry_name
 
     root = checkout()
     os.environ.setdefault(layout.STATE_VARIABLE, str(root / ".stillroom"))
-    return registered or load_params(root / layout.PARAMS).registry.model
+    if registered is None:
+        return load_params(root / layout.PARAMS).registry.model
+    entry_name(registered, 0)
+    return registered
 
 
 @app.command()
@@ -98,11 +105,12 @@ def why(
 
 @_ledger.command()
 def verify(registered: RegisteredModel = None, as_json: AsJson = False) -> None:
-    """Check that every entry follows from the one before it; print how many there are, and the hash of the last."""
-    from stillroom.registry import ledger
+    """Check that every entry follows from the one before it, and that the last is the one which the registry remembers;
+    print how many there are, and the hash of the last."""
+    from stillroom.registry import ledger, promotion
 
     model, store = model_name(registered), ledger.default_store()
-    entries = ledger.read(model, store)
+    entries = promotion.verify(model, store=store)
     last = ledger.digest(entries[-1]) if entries else None
     if as_json:
         print(json.dumps({"model": model, "store": store.where, "entries": len(entries), "last_sha256": last}))

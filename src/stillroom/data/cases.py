@@ -35,6 +35,8 @@ class Cases:
 
 
 NONE = Cases([], [], None)
+FILE = "cases.parquet"
+"""In the folders of ingested rows, of the reference and of each evaluation."""
 
 
 def write_cases(cases: Cases, path: Path) -> None:

@@ -55,7 +55,7 @@ def read_columns(path: Path, names: Mapping[str, str], shown: str) -> dict[str, 
 
 
 def column_names(path: Path, shown: str) -> list[str]:
-    """Names of a file's columns; in JSONL those of the first line. Raises InputError as `read_table` does."""
+    """Names of a file's columns; in JSONL those that any line has. Raises InputError as `read_table` does."""
     return list(_read(path, {}, shown).names)
 
 
@@ -109,7 +109,7 @@ def _columns(records: Records, names: Mapping[str, str], shown: str) -> list[lis
 def _json_lines(content: str, names: Mapping[str, str], shown: str) -> tuple[list[list[Any]], list[int], list[str]]:
     columns: list[list[Any]] = [[] for _ in names]
     places: list[int] = []
-    header: list[str] = []
+    header: dict[str, None] = {}
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
@@ -119,12 +119,12 @@ def _json_lines(content: str, names: Mapping[str, str], shown: str) -> tuple[lis
             raise InputError(f"{shown}: line {number}: not JSON ({error}); JSONL has one object a line") from error
         if not isinstance(record, dict):
             raise InputError(f"{shown}: line {number}: no JSON object; JSONL has one object a line")
-        header = header or list(record)
+        header |= dict.fromkeys(record)
         _require(list(record), names, f"{shown}: line {number}")
         for column, name in zip(columns, names.values(), strict=True):
             column.append(record[name])
         places.append(number)
-    return columns, places, header
+    return columns, places, list(header)
 
 
 def _read_parquet(path: Path, names: Mapping[str, str], shown: str) -> _Found:

@@ -32,6 +32,10 @@ class PackageError(InputError):
     """A folder that is not a whole, unchanged package."""
 
 
+class Unread(PackageError):
+    """A package that this runtime cannot read, which does not say that anything is wrong with it."""
+
+
 def package_digest(
     files: Mapping[str, str],
     labels: Sequence[str],
@@ -54,18 +58,21 @@ def package_digest(
 def read_manifest(folder: Path, verify: bool = True) -> dict[str, Any]:
     """Read and check a package's manifest; with `verify`, every file's sha256 too.
 
-    Raises PackageError naming the file or field that is wrong.
+    Raises PackageError naming the file or field that is wrong, Unread where a later Stillroom wrote it or a disk fails.
     """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PackageError(f"{folder}: not a package; it has no {MANIFEST}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
         raise PackageError(f"{path}: not readable as JSON ({error})") from error
+    except OSError as error:
+        raise Unread(f"{path}: not readable ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         told = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise PackageError(f"{path}: format is {told!r}; this runtime reads {FORMAT}")
+        later = type(told) is int and told > FORMAT
+        raise (Unread if later else PackageError)(f"{path}: format is {told!r}; this runtime reads {FORMAT}")
     missing = {"labels", "files", "digest", "max_length", "temperature"} - manifest.keys()
     if missing:
         raise PackageError(f"{path}: lacks {', '.join(sorted(missing))}")
@@ -108,7 +115,11 @@ def _check_file(folder: Path, name: str, expected: str, verify: bool) -> None:
     path = folder / name
     if not path.is_file() or path.is_symlink():
         raise PackageError(f"{path}: no such file, though {MANIFEST} lists it")
-    if verify and (found := sha256_file(path)) != expected:
+    try:
+        found = sha256_file(path) if verify else expected
+    except OSError as error:
+        raise Unread(f"{path}: not readable ({error})") from error
+    if found != expected:
         raise PackageError(f"{path}: sha256 is {found}, {MANIFEST} says {expected}; fetch the package again")
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom import layout
-from stillroom.data.cases import Cases
+from stillroom.data.cases import FILE, Cases
 from stillroom.errors import InputError
 from stillroom.gate.evidence import Evaluation, read_predictions
 from stillroom.gate.findings import Finding
@@ -27,6 +27,11 @@ class CaseAnswers:
     place: Sequence[str]
     changed: NDArray[np.bool_]
 
+    @cached_property
+    def where(self) -> tuple[str, ...]:
+        """The places of those that were answered otherwise."""
+        return tuple(place for place, changed in zip(self.place, self.changed, strict=True) if changed)
+
 
 def read_case_answers(
     folder: Path, evaluation: Evaluation, cases: Cases, digest: str, classes: int
@@ -39,7 +44,7 @@ def read_case_answers(
         return None
     if evaluation.cases_sha256 != digest:
         raise InputError(f"{folder}: answers other cases than those of data.cases; run evaluate again")
-    path = folder / layout.CASES.name
+    path = folder / FILE
     columns = read_predictions(path, ["student"])
     demanded, shares = checked(columns["label"], columns["student"], str(path))
     if shares.shape != (len(cases), classes):
@@ -51,7 +56,7 @@ def read_case_answers(
 def unchanged(answers: CaseAnswers) -> Finding:
     """A single case that is answered otherwise fails: what must not change is no matter of shares."""
     whose = "the label's" if answers.demanded == "labels" else "the teacher's"
-    where = [place for place, changed in zip(answers.place, answers.changed, strict=True) if changed]
+    where = answers.where
     if not where:
         return Finding("PASS", f"cases: all {len(answers.place):,} answers are {whose}")
     more = f" and {len(where) - _TOLD:,} more" if len(where) > _TOLD else ""

@@ -28,8 +28,10 @@ def select_rows(
     texts: Sequence[str],
     columns: Mapping[str, Sequence[Any]] | None = None,
     of: str = "test rows",
+    quoting: bool = True,
 ) -> dict[str, Mask]:
-    """Rows of each slice, as masks [rows] over texts. columns: those of `asked_columns`; of: what the rows are.
+    """Rows of each slice, as masks [rows] over texts. columns: those of `asked_columns`; of: what the rows are;
+    without `quoting` no error shows what else a column holds.
 
     Raises InputError for a slice, or a value of one, that selects no row, since what nothing was tested on was not
     kept, and for a pattern that takes longer than PATTERN_SECONDS, as those do that try ever more ways to fail.
@@ -40,7 +42,7 @@ def select_rows(
         if part.pattern is not None:
             mask = _found(name, part.pattern, texts, of)
         elif part.column is not None:
-            mask = _having(name, part, (columns or {})[_param(name)], of)
+            mask = _having(name, part, (columns or {})[_param(name)], of, quoting)
         else:
             mask = lengths >= (part.min_chars or 0)
             if part.max_chars is not None:
@@ -58,20 +60,24 @@ def _param(name: str) -> str:
     return f"gate.slices.{name}.column"
 
 
-def _having(name: str, part: SliceParams, cells: Sequence[Any], of: str) -> Mask:
+def _having(name: str, part: SliceParams, cells: Sequence[Any], of: str, quoting: bool) -> Mask:
     """Rows whose cell is one of the values: in CSV all cells are strings, in JSONL and Parquet they need not be."""
     held = [_as_string(cell) for cell in cells]
     known = sorted({cell for cell in held if cell is not None})
     for value in map(_as_string, part.values):
         if value not in known:
-            near = nearest_label(str(value), known)
-            told = f"did you mean {near!r}?" if near else f"there are {', '.join(map(repr, known[:5]))}"
+            told = _beside(str(value), known) if quoting else "look up how the file spells it"
             raise InputError(
                 f"params.yaml: gate.slices.{name}.values has {value!r}, which none of the {len(cells)} {of} has in the "
                 f"column {part.column!r}; {told}"
             )
     wanted = {_as_string(value) for value in part.values}
     return np.array([cell in wanted for cell in held], dtype=np.bool_)
+
+
+def _beside(value: str, known: Sequence[str]) -> str:
+    near = nearest_label(value, known)
+    return f"did you mean {near!r}?" if near else f"there are {', '.join(map(repr, known[:5]))}"
 
 
 def _as_string(value: Any) -> str | None:

@@ -166,8 +166,7 @@ def judge(
         mask = (slices or {})[name]
         part = cells(*(column[mask] for column in columns))
         parts[name] = _slice(name, part, gate, seed, sample.rows, findings)
-    if cases is not None:
-        findings.append(unchanged(cases))
+    judged_cases = _cases(cases, findings) if cases is not None else None
     verdict = worst(findings)
     open_ = [finding.rows for finding in findings if finding.verdict == "INCONCLUSIVE"]
     rows = max((n for n in open_ if n is not None), default=None) if None not in open_ else None
@@ -192,7 +191,7 @@ def judge(
         disagreements=Disagreements(teacher_only=lost, student_only=won, p_value=p_value),
         class_recall=classes,
         slices=parts,
-        cases=_cases(cases) if cases is not None else None,
+        cases=judged_cases,
         needs=tuple(need for finding in findings for need in finding.needs),
     )
 
@@ -258,14 +257,15 @@ def _classes(sample: Cells, gate: GateParams, names: Sequence[str], findings: li
     return ClassRecalls(floor=asked.floor, significance=asked.significance, classes=classes)
 
 
-def _cases(answers: CaseAnswers) -> CasesFinding:
-    where = tuple(place for place, changed in zip(answers.place, answers.changed, strict=True) if changed)
+def _cases(answers: CaseAnswers, findings: list[Finding]) -> CasesFinding:
+    """Judge the cases and add what they say to the findings."""
+    findings.append(unchanged(answers))
     return CasesFinding(
         rows=len(answers.place),
         demanded=answers.demanded,
-        changed=len(where),
-        where=where,
-        verdict=unchanged(answers).verdict,
+        changed=len(answers.where),
+        where=answers.where,
+        verdict=findings[-1].verdict,
     )
 
 

@@ -34,7 +34,7 @@ def agree(model: str, proof: Proof, approver: str) -> None:
     if not asked.required:
         return
     where = f"{model} version {proof.version}: needs a person's approval ({asked.because})"
-    if _same(approver, "") or any(_same(approver, nobody) for nobody in (RUN, ITSELF, BY_HAND)):
+    if not _is_person(approver):
         given = f"and {approver.strip()} is no person" if approver.strip() else "which nobody gave"
         raise GateRefused(
             f"{where}, {given}; promote it by name, or set its tag {versions.APPROVER_TAG} to the name of who approves"
@@ -61,9 +61,20 @@ def sign(tracker: Tracker, model: str, proof: Proof, approver: str) -> None:
             tracker.client.delete_model_version_tag(model, number, versions.REFUSED_TAG)
 
 
+def given(proof: Proof, made_by: str, again: str) -> str:
+    """Who approved a version that is champion: the one whom its tag names, the actor of its entry `made_by` where a
+    crash kept the tag from being written, or whoever agrees `again` where that entry was nobody's."""
+    told = proof.tags.get(versions.APPROVER_TAG, "")
+    return next((name for name in (told, made_by) if _is_person(name)), again)
+
+
 def waits(number: int, asked: Approval) -> str:
     """What is told of a version that passed and needs a person's approval; its subject goes before."""
     return f'passed and waits for a person\'s approval ({asked.because}): stillroom promote {number} --reason "…"'
+
+
+def _is_person(name: str) -> bool:
+    return not any(_same(name, nobody) for nobody in ("", RUN, ITSELF, BY_HAND))
 
 
 def _same(one: str, other: str) -> bool:

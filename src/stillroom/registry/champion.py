@@ -44,7 +44,7 @@ def _check_approval(model: str, version: Version, proof: Proof) -> None:
         approval.agree(model, proof, version.tags.get(versions.APPROVER_TAG, ""))
     except GateRefused:
         entries = ledger.read(model, ledger.default_store())
-        if not any(version.holds(entry.package_digest, entry.gate_report_sha256) for entry in entries):
+        if not any(version.holds(*entry.evidence) for entry in entries):
             raise
 
 

@@ -39,6 +39,11 @@ class Entry:
     time: str
     previous: str | None
 
+    @property
+    def evidence(self) -> tuple[str, str]:
+        """What was promoted, whatever its number: package digest and sha256 of the gate report."""
+        return self.package_digest, self.gate_report_sha256
+
 
 def default_store() -> Storage:
     """The ledger of this installation: what STILLROOM_LEDGER names, a folder or s3://bucket/prefix that machines
@@ -109,6 +114,21 @@ def append(
         previous=_link(after),
     )
     return entry if store.create(entry_name(model, entry.sequence), encoded(entry)) else None
+
+
+def reigns(entries: Sequence[Entry]) -> list[Entry]:
+    """Champions that one could go back to, the present one last: stepping back takes the one above away.
+
+    They are told apart by what was promoted: a registry that was rebuilt gives the same numbers to others.
+    """
+    stack: list[Entry] = []
+    for entry in entries:
+        if len(stack) > 1 and stack[-2].evidence == entry.evidence:
+            stack.pop()
+        if stack and stack[-1].evidence == entry.evidence:
+            stack.pop()
+        stack.append(entry)
+    return stack
 
 
 def encoded(entry: Entry) -> bytes:

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import stillroom
-from stillroom.errors import Absent
-from stillroom.registry.tracking import Tracker, translated
+from stillroom.errors import Absent, TryAgain
+from stillroom.registry.tracking import Tracker, error_code, redacted, translated
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -134,18 +134,32 @@ def log(
 def fetch(tracker: Tracker, model: str, version: int, scratch: Path) -> Path:
     """Download the package folder of a registered version below `scratch`; nothing in it is checked here.
 
-    Raises Absent if the artefact store does not have it.
+    Raises Absent if the artefact store has the version's files without it, or knows nothing of them; TryAgain if it
+    cannot be read, or lists no file at all of the version's, as a folder does whose disk is not mounted.
     """
+    which = f"{model} version {version}"
     with translated(tracker.uri):
         from mlflow.artifacts import download_artifacts, list_artifacts
 
-        root = tracker.client.get_model_version_download_uri(model, str(version)).rstrip("/")
-        if not list_artifacts(artifact_uri=f"{root}/{PACKAGE}", tracking_uri=tracker.uri):
-            raise Absent(f"{model} version {version}: the artefact store has no package at {root}")
-        found = download_artifacts(
-            artifact_uri=f"{root}/{PACKAGE}",
-            dst_path=str(scratch),
-            tracking_uri=tracker.uri,
-            registry_uri=tracker.uri,
-        )
+        try:
+            root = tracker.client.get_model_version_download_uri(model, str(version)).rstrip("/")
+            if not list_artifacts(artifact_uri=f"{root}/{PACKAGE}", tracking_uri=tracker.uri):
+                if list_artifacts(artifact_uri=root, tracking_uri=tracker.uri):
+                    raise Absent(f"{which}: the artefact store has no package at {root}")
+                raise TryAgain(
+                    f"{which}: the artefact store lists nothing at {root}; try again when it is to be reached, or "
+                    "delete the version in MLflow if its files are gone for good"
+                )
+            found = download_artifacts(
+                artifact_uri=f"{root}/{PACKAGE}",
+                dst_path=str(scratch),
+                tracking_uri=tracker.uri,
+                registry_uri=tracker.uri,
+            )
+        except OSError as error:
+            raise TryAgain(f"{which}: its package cannot be fetched now ({redacted(str(error))[:300]})") from error
+        except Exception as error:
+            if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise Absent(f"{which}: MLflow does not know its files ({redacted(str(error))[:300]})") from error
     return Path(found)

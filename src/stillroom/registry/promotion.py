@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 
 from stillroom import layout
-from stillroom.errors import GateRefused, InputError, TryAgain
+from stillroom.errors import Absent, GateRefused, InputError, TryAgain
 from stillroom.registry import approval, ledger, standing, versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.proof import Proof, prove
@@ -68,8 +68,10 @@ def promote(
         for _ in range(_ATTEMPTS):
             _reconcile(model, tracker, store)
             entries = ledger.read(model, store)
-            if entries and entries[-1].to_version == version:
-                return entries[-1]
+            last = entries[-1] if entries else None
+            if last is not None and (last.to_version, last.evidence) == (version, proof.evidence):
+                approval.sign(tracker, model, proof, approval.given(proof, last.actor, actor))
+                return last
             entry = _append(model, store, entries, proof, actor, reason)
             if entry is not None:
                 _project(model, tracker, store, entry)
@@ -92,12 +94,15 @@ def rollback(
 
     Raises InputError if there is nothing to go back to, GateRefused if that version's proof no longer holds.
     """
-    store = store or ledger.default_store()
+    tracker, store = tracker or connect(), store or ledger.default_store()
     if version is None:
-        reigns = _reigns(ledger.read(model, store))
+        reigns = ledger.reigns(ledger.read(model, store))
         if len(reigns) < 2:
             raise InputError(f"{model}: its ledger knows no champion before this one; nothing to roll back to")
-        version = reigns[-2].to_version
+        before = reigns[-2]
+        version = standing.home(tracker, model, before)
+        if version is None:
+            raise InputError(f"{model}: what entry {before.sequence} promoted is not in the registry; name a version")
     return promote(model, version, actor, reason, tracker=tracker, store=store)
 
 
@@ -112,13 +117,28 @@ def reconcile(model: str, *, tracker: Tracker | None = None, store: Storage | No
         return _reconcile(model, tracker, store, inspect=True)
 
 
-def _reconcile(model: str, tracker: Tracker, store: Storage, inspect: bool = False) -> Reconciled:
-    """Beside `reconcile`: without `inspect`, a champion whose alias is in step is taken to be whole."""
+def verify(model: str, *, tracker: Tracker | None = None, store: Storage | None = None) -> Sequence[Entry]:
+    """The whole ledger of a model, its end compared with what the registry remembers of it; changes nothing.
+
+    Raises InputError where an entry was changed or is missing, TryAgain where the registry is not to be had.
+    """
+    store = store or ledger.default_store()
+    ledger.read(model, store)
+    return _read(model, tracker or connect(), store)[0]
+
+
+def _read(model: str, tracker: Tracker, store: Storage) -> tuple[Sequence[Entry], Model]:
     entries = ledger.read(model, store)
     registered = versions.model(tracker, model)
     if registered.applied.sequence > len(entries):
         entries = ledger.read(model, store)  # others may have written since
     _check_end(model, store, entries, registered.applied)
+    return entries, registered
+
+
+def _reconcile(model: str, tracker: Tracker, store: Storage, inspect: bool = False) -> Reconciled:
+    """Beside `reconcile`: without `inspect`, a champion whose alias is in step is taken to be whole."""
+    entries, registered = _read(model, tracker, store)
     last = entries[-1] if entries else None
     home = standing.home(tracker, model, last) if last else None
     if last is None or home is None:
@@ -187,7 +207,7 @@ def _withdraw(
     last = entries[-1]
     if registered.champion not in (None, last.to_version):
         return _meet_hand_move(model, tracker, store, entries, registered.champion, home=None)
-    detail = f"version {last.to_version} is damaged: {flaw}"
+    detail = standing.damage(last.to_version, flaw)
     standing.withdraw(tracker, model, last.to_version, detail)
     if len(ledger.read(model, store)) > len(entries):
         return _reconcile(model, tracker, store)
@@ -197,7 +217,7 @@ def _withdraw(
 
 def _renumber(model: str, tracker: Tracker, store: Storage, entries: Sequence[Entry], home: int) -> Reconciled:
     last = entries[-1]
-    proof = Proof(home, last.package_digest, last.gate_report_sha256)
+    proof = Proof(home, *last.evidence)
     detail = f"the registry was rebuilt: version {last.to_version} is version {home} now"
     entry = _append(model, store, entries, proof, approval.ITSELF, detail)
     if entry is None:
@@ -214,7 +234,9 @@ def _meet_hand_move(
         proof = prove(tracker, model, moved_to)
         approver = proof.tags.get(versions.APPROVER_TAG, "").strip()
         approval.agree(model, proof, approver)
-    except (GateRefused, InputError) as refusal:
+    except (GateRefused, Absent) as refusal:
+        if len(ledger.read(model, store)) > len(entries):  # the move was another machine's promotion
+            return _reconcile(model, tracker, store)
         detail = f"alias champion was moved by hand to version {moved_to}, which is refused: {refusal}"
         if home is None:
             standing.withdraw(tracker, model, moved_to, str(refusal))
@@ -268,22 +290,6 @@ def _mark_applied(model: str, tracker: Tracker, entry: Entry) -> None:
     """Remember that the alias followed this entry: it tells a crash before from a move by hand after."""
     told = f"{entry.sequence} {ledger.digest(entry)}"
     insist(tracker.uri, partial(tracker.client.set_registered_model_tag, model, versions.APPLIED_TAG, told))
-
-
-def _reigns(entries: Sequence[Entry]) -> list[Entry]:
-    """Champions that one could go back to, the present one last: stepping back takes the one above away."""
-    stack: list[Entry] = []
-    for entry in entries:
-        renumbered = bool(stack) and (stack[-1].package_digest, stack[-1].gate_report_sha256) == (
-            entry.package_digest,
-            entry.gate_report_sha256,
-        )
-        stepped_back = len(stack) > 1 and stack[-2].to_version == entry.to_version
-        if renumbered or stepped_back:
-            stack.pop()
-        if not stepped_back or renumbered:
-            stack.append(entry)
-    return stack
 
 
 @contextmanager

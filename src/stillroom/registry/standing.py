@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from stillroom.errors import Absent
-from stillroom.export.runtime import MANIFEST, PackageError, read_manifest
+from stillroom.export.runtime import MANIFEST, PackageError
 from stillroom.files import sha256_file
 from stillroom.registry import versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.model import fetch
-from stillroom.registry.proof import GATE_REPORT
+from stillroom.registry.proof import GATE_REPORT, checked_manifest
 from stillroom.registry.tracking import Tracker, error_code, translated
 from stillroom.registry.versions import Version
 
@@ -26,11 +26,11 @@ def home(tracker: Tracker, model: str, last: Entry) -> int | None:
     """The version that an entry means: its number may be another one in a registry that was rebuilt, and its tags
     may have been edited."""
     version = versions.get(tracker, model, last.to_version)
-    if version is not None and version.holds(last.package_digest, last.gate_report_sha256):
+    if version is not None and version.holds(*last.evidence):
         return version.number
-    elsewhere = versions.find(tracker, model, last.package_digest, last.gate_report_sha256)
+    elsewhere = versions.find(tracker, model, *last.evidence)
     for candidate in (elsewhere, version):
-        if candidate is not None:
+        if candidate is not None and versions.MANIFEST_TAG in candidate.tags:  # Stillroom registered it
             with suppress(*FLAWS):
                 _verify(tracker, model, candidate, last)
                 return candidate.number
@@ -61,6 +61,11 @@ def withdraw(tracker: Tracker, model: str, number: int, reason: str) -> None:
         tracker.client.delete_registered_model_alias(model, versions.CHAMPION)
 
 
+def damage(number: int, flaw: str) -> str:
+    """What is told at a champion that is withdrawn because its package is not the one that was promoted."""
+    return f"version {number} is damaged: {flaw}"
+
+
 def refuse(tracker: Tracker, model: str, number: int, reason: str) -> None:
     """Tell at a version why it must not be champion; nothing if somebody deleted it meanwhile."""
     with translated(tracker.uri):
@@ -75,9 +80,9 @@ def _verify(tracker: Tracker, model: str, version: Version, last: Entry) -> str:
     """The sha256 of the manifest of a version's package, if that is the package which an entry promoted."""
     with tempfile.TemporaryDirectory(prefix="stillroom-standing-") as scratch:
         package = fetch(tracker, model, version.number, Path(scratch))
-        manifest = read_manifest(package, verify=True)
+        manifest = checked_manifest(package, model, version)
         found = manifest["digest"], manifest["files"].get(GATE_REPORT)
-        if found != (last.package_digest, last.gate_report_sha256):
+        if found != last.evidence:
             raise PackageError(
                 f"the artefact store has package {found[0]} with gate report {found[1]}, entry {last.sequence} "
                 f"promoted {last.package_digest} with {last.gate_report_sha256}"

@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 from stillroom.errors import GateRefused, InputError
 from stillroom.gate.approval import Approval, recorded
-from stillroom.registry import approval, ledger, versions
+from stillroom.registry import approval, ledger, standing, versions
 from stillroom.registry.ledger import Entry
-from stillroom.registry.model import fetch
-from stillroom.registry.proof import check, genuine
+from stillroom.registry.proof import check, fetched, genuine
 from stillroom.registry.tracking import Tracker, connect
 from stillroom.registry.versions import Version
 from stillroom.storage import Storage
@@ -22,6 +21,9 @@ State = Literal[
     "champion", "replaced", "out of step", "not passed", "damaged", "refused", "waits for approval", "passed"
 ]
 _LATER = "the next run, or the deployment sentinel, settles it"
+_WITHDRAWN = (
+    "its proof does not hold now; there is no champion until its package is restored or another version is promoted"
+)
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,9 @@ def _step(entries: Sequence[Entry], position: int) -> Step:
     told = f"version {new} replaced version {entry.from_version}"
     if not before:
         kind, told = "first", f"version {new} became the first champion"
-    elif _same(entry, before[-1]):
+    elif entry.evidence == before[-1].evidence:
         kind, told = "renumbered", f"version {entry.from_version} goes by the number {new} from here"
-    elif any(_same(entry, earlier) for earlier in before):
+    elif any(entry.evidence == earlier.evidence for earlier in before):
         kind, told = "returned", f"version {new} came back in place of version {entry.from_version}"
     return Step(entry, kind, f"{entry.sequence:4d}  {_when(entry)}  {told} ({_whose(entry)})")
 
@@ -132,6 +134,8 @@ def _answer(
     if made and _belongs(version, entries[-1]):
         if number == champion:
             return "champion", _crowned(entries[made[-1]])
+        if champion is None and problem:
+            return "damaged", f"{_WITHDRAWN}; before, {_crowned(entries[made[-1]])}"
         stands = f"stands at version {champion}" if champion else "is gone"
         return "out of step", f"the alias champion {stands}, though {_crowned(entries[made[-1]])}; {_LATER}"
     if number == champion:
@@ -167,11 +171,7 @@ def _made(version: Version, entries: Sequence[Entry]) -> list[int]:
 
 
 def _belongs(version: Version, entry: Entry) -> bool:
-    return version.holds(entry.package_digest, entry.gate_report_sha256)
-
-
-def _same(one: Entry, other: Entry) -> bool:
-    return (one.package_digest, one.gate_report_sha256) == (other.package_digest, other.gate_report_sha256)
+    return version.holds(*entry.evidence)
 
 
 def _evidence(tracker: Tracker, model: str, version: Version) -> tuple[Mapping[str, Any], str | None]:
@@ -181,7 +181,7 @@ def _evidence(tracker: Tracker, model: str, version: Version) -> tuple[Mapping[s
     """
     with tempfile.TemporaryDirectory(prefix="stillroom-why-") as scratch:
         try:
-            package = fetch(tracker, model, version.number, Path(scratch))
+            package = fetched(tracker, model, version, Path(scratch))
             report = genuine(package, model, version)
         except (GateRefused, InputError) as error:
             return _by_tags(version.tags), str(error)
@@ -204,6 +204,8 @@ def _refusal_lines(version: Version, state: State) -> list[str]:
     refusal = version.tags.get(versions.REFUSED_TAG)
     if refusal is None or state == "refused":
         return []
+    if refusal.startswith(standing.damage(version.number, "")):
+        return [f"it was found damaged, and the alias champion was taken from it: {one_line(refusal)}"]
     return [f"it was made champion by hand since, and refused: {one_line(refusal)}"]
 
 

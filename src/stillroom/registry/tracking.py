@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _PROBE_S = 3.0
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_DRIVER_LIMITS = {
+    "psycopg": ("connect_timeout",),
+    "psycopg2": ("connect_timeout",),
+    "mysqldb": ("connect_timeout",),
+    "mysqlconnector": ("connection_timeout",),
+    "pymysql": ("connect_timeout", "read_timeout", "write_timeout"),
+    "pyodbc": ("timeout",),
+    "pymssql": ("login_timeout",),
+}
+"""What the drivers call the seconds that opening a connection may take; by itself it may take minutes, or forever."""
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -297,6 +307,9 @@ def _probe_port(uri: str, default: int) -> None:
     except OSError as error:
         raise TryAgain(f"{redacted(uri)}: the database is not to be reached ({error}){_LATER}") from error
     with translated(uri):
-        from sqlalchemy import NullPool, create_engine
+        from sqlalchemy import NullPool, create_engine, make_url
 
-        create_engine(uri, poolclass=NullPool).connect().close()
+        url = make_url(uri)
+        limits = [name for name in _DRIVER_LIMITS.get(url.get_dialect().driver, ()) if name not in url.query]
+        limited = dict.fromkeys(limits, round(_PROBE_S))
+        create_engine(url, poolclass=NullPool, connect_args=limited).connect().close()

@@ -126,11 +126,12 @@ def limits(material: Material, student: StudentMaterial) -> list[str]:
 def training(material: Material, student: StudentMaterial) -> list[tuple[str, float | None]]:
     """What was trained and the seconds that its epochs took; None where that was not recorded."""
     tried = [trial["measured"] for trial in student.trials if trial["measured"]]
+    members = material.teacher_members
     parts: list[tuple[str, Sequence[Mapping[str, Any]]]] = [
-        ("teacher, fine-tuned", material.teacher_history),
-        ("this student", student.history),
-        ("the same without the teacher, for comparison", student.baseline_history),
+        (f"teacher, fine-tuned{f', the first of {members} members' if members > 1 else ''}", material.teacher_history),
         (f"{len(tried)} trials of the search, with packaging", tried),
+        (f"{'of which ' if tried else ''}this student", student.history),
+        ("the same without the teacher, for comparison", student.baseline_history),
     ]
     return [
         (what, sum(part["seconds"] for part in told) if all("seconds" in part for part in told) else None)

@@ -32,8 +32,9 @@ class Bins:
 class StudentMaterial:
     """One student beside its figures in the summary. confusion: rows by [label, chosen class], if each has one.
 
-    trimming: what its vocabulary lost. checkpoint: the pretrained encoder that it started from, if one. trials:
-    what its search tried, and settings: what that chose; empty and None where nothing was searched.
+    trimming: what its vocabulary lost. teacher_latency_ms: of both of the teacher's forms, measured beside it.
+    checkpoint: the pretrained encoder that it started from, if one. trials: what its search tried, and settings: what
+    that chose; empty and None where nothing was searched.
     """
 
     name: str
@@ -47,6 +48,7 @@ class StudentMaterial:
     max_length: int
     machine: Mapping[str, Any]
     trimming: Mapping[str, float]
+    teacher_latency_ms: Mapping[str, Mapping[str, float]]
     checkpoint: Mapping[str, Any] | None = None
     trials: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] | None = None
@@ -57,7 +59,8 @@ class Material:
     """A run. `summary` is reports/summary.json, `snapshot` the manifest of the split, both as JSON.
 
     findings: rules that the declarations in `governance` and of the licences break by themselves, or beside the scan of
-    the texts for personal data, where one was made. costs: None while params.yaml has no prices.
+    the texts for personal data, where one was made. costs: None while params.yaml has no prices. teacher_history: of
+    the first of teacher_members.
     """
 
     summary: Mapping[str, Any]
@@ -73,6 +76,7 @@ class Material:
     findings: Sequence[Finding]
     costs: Costs | None = None
     scan: PersonalDataReport | None = None
+    teacher_members: int = 1
 
     @property
     def problem_type(self) -> ProblemType:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 GAP = "\u00a0"
-_MARKED = re.compile(r"[\\`*&\[\]<>|~]|(?<!\w)_|_(?!\w)")
+_MARKED = re.compile(r"[\\`*&\[\]<>|~]|(?<!\w)_|_(?!\w)|^[#+-]")
+_NUMBERED = re.compile(r"^(\d{1,9})(?=[.)](?: |$))")
 
 
 def count(value: float) -> str:
@@ -74,5 +75,5 @@ def address(uri: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is, in a table too."""
-    return _MARKED.sub(r"\\\g<0>", " ".join(text.split()))
+    """Text that Markdown shows as it is, in a table or as an entry of a list too."""
+    return _NUMBERED.sub(r"\1\\", _MARKED.sub(r"\\\g<0>", " ".join(text.split())))

@@ -7,7 +7,7 @@ import numpy as np
 
 from stillroom import compute, layout
 from stillroom.batching import encode, load_tokeniser
-from stillroom.data.cases import Cases, read_cases
+from stillroom.data.cases import FILE, Cases, read_cases
 from stillroom.data.manifest import SnapshotManifest
 from stillroom.data.splits import Rows, read_snapshot, read_split
 from stillroom.export.measure import Predict, cold_start, latencies_ms, machine, throughput
@@ -50,7 +50,7 @@ def run(params: Params, item: str) -> dict[str, float]:
     reference = read_json(layout.REFERENCE / "reference.json")
     speedup = {f"vs_{name}": latency[name]["p50"] / latency["student"]["p50"] for name in _COMPARED}
     metrics = classification_metrics(test.label, student)
-    cases = read_cases(layout.CASES)
+    cases = read_cases(layout.INGESTED / FILE)
     evaluation: dict[str, Any] = {
         "name": item,
         "family": package.manifest["family"],
@@ -75,8 +75,8 @@ def run(params: Params, item: str) -> dict[str, float]:
         write_predictions(target / "predictions.parquet", test, models)
         if len(cases):
             answers = {"student": package.predict(cases.text)}
-            write_predictions(target / layout.CASES.name, _demanded(cases, snapshot), answers)
-            evaluation["cases_sha256"] = sha256_file(layout.CASES)
+            write_predictions(target / FILE, _demanded(cases, snapshot), answers)
+            evaluation["cases_sha256"] = sha256_file(layout.INGESTED / FILE)
         write_json(target / "evaluation.json", evaluation)
     log.info("evaluate %s: accuracy %.4f, %.3f ms", item, metrics["accuracy"], latency["student"]["p50"])
     return {**metrics, "latency_p50_ms": latency["student"]["p50"], **speedup}
@@ -88,7 +88,7 @@ def _demanded(cases: Cases, snapshot: SnapshotManifest) -> Rows:
     if labelled is not None:
         return labelled
     rows = Rows(np.arange(len(cases)), cases.text, np.empty(0, np.int64))
-    answers = read_probabilities(layout.REFERENCE / layout.CASES.name, "teacher", rows)
+    answers = read_probabilities(layout.REFERENCE / FILE, "teacher", rows)
     return Rows(rows.row, rows.text, choices(answers, snapshot.problem_type))
 
 

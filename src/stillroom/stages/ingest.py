@@ -3,7 +3,7 @@
 import logging
 
 from stillroom import layout
-from stillroom.data.cases import write_cases
+from stillroom.data.cases import FILE, write_cases
 from stillroom.data.examples import write_examples
 from stillroom.data.grown import write_texts
 from stillroom.data.intake import take_in
@@ -28,7 +28,7 @@ def run(params: Params) -> dict[str, float]:
             write_examples(examples, folder / f"{split}.parquet")
         if ingested.unlabelled is not None:
             write_texts(ingested.unlabelled, folder / f"{UNLABELLED}.parquet")
-        write_cases(ingested.cases, folder / layout.CASES.name)
+        write_cases(ingested.cases, folder / FILE)
         report = IngestReport(
             source=source, files=ingested.files, findings=tuple(ingested.findings), personal_data=scan
         )

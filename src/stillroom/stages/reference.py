@@ -7,7 +7,7 @@ import numpy as np
 
 from stillroom import compute, layout
 from stillroom.batching import load_tokeniser, tokenise
-from stillroom.data.cases import read_cases
+from stillroom.data.cases import FILE, read_cases
 from stillroom.data.splits import Rows, read_snapshot, read_split
 from stillroom.errors import InputError
 from stillroom.export.build import Model, build_package
@@ -44,7 +44,7 @@ def run(params: Params) -> dict[str, float]:
 
     rows_per_s, found = throughput(probabilities_of, test.text, warm)
     metrics = classification_metrics(test.label, found)
-    cases = read_cases(layout.CASES)
+    cases = read_cases(layout.INGESTED / FILE)
     weights = layout.TEACHER / WEIGHTS
     model = Model(
         name=f"{description.name}-int8",
@@ -63,7 +63,7 @@ def run(params: Params) -> dict[str, float]:
         if len(cases) and cases.label is None:
             answers = probabilities_of(cases.text)
             rows = Rows(np.arange(len(cases)), cases.text, choices(answers, snapshot.problem_type))
-            write_predictions(folder / layout.CASES.name, rows, {"teacher": answers})
+            write_predictions(folder / FILE, rows, {"teacher": answers})
         int8 = folder / "onnx_int8"
         int8.mkdir()
         lineage = {"data": snapshot.sha256, "teacher": sha256_file(weights)}

@@ -80,6 +80,7 @@ def gather(params: Params) -> Material:
         findings=assess(params, scan=None if scan is None else scan.hits()),
         costs=_costs(params.cost, evidence, summary),
         scan=scan,
+        teacher_members=params.teacher.members,
     )
 
 
@@ -137,6 +138,7 @@ def _student(name: str, evidence: Evidence, summary: Mapping[str, Any]) -> Stude
         max_length=manifest["max_length"],
         machine=evidence.evaluation.machine,
         trimming=training["trimming"],
+        teacher_latency_ms=evidence.evaluation.teacher.latency_ms.model_dump(),
         checkpoint=training.get("checkpoint"),
         trials=training.get("search", ()),
         settings=training.get("settings"),

@@ -3,7 +3,7 @@
 import logging
 
 from stillroom import layout
-from stillroom.data.cases import read_cases
+from stillroom.data.cases import FILE, read_cases
 from stillroom.data.columns import columns_of_test
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.files import atomic_folder, sha256_file, write_json
@@ -25,10 +25,10 @@ def run(params: Params) -> dict[str, float]:
     test = read_split(layout.SPLIT, "test")
     wanted = asked_columns(params.gate.slices)
     columns = columns_of_test(layout.SOURCE_DATA, snapshot, test.row, wanted) if wanted else {}
-    slices = select_rows(params.gate.slices, test.text, columns)
+    slices = select_rows(params.gate.slices, test.text, columns, quoting=False)
     approval = asked(params.gate, params.governance)
-    cases = read_cases(layout.CASES)
-    digest = sha256_file(layout.CASES)
+    cases = read_cases(layout.INGESTED / FILE)
+    digest = sha256_file(layout.INGESTED / FILE)
     students = []
     for name in params.students:
         folder = layout.EVALUATIONS / name

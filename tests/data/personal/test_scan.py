@@ -82,6 +82,13 @@ def test_a_card_within_an_iban_is_none_even_where_ibans_are_not_asked_for() -> N
     assert cards_only.redacted("DE00 4111 1111 1111 1111 00")[1] == {"card": 1}
 
 
+def test_what_is_asked_for_is_found_though_it_could_be_what_is_not() -> None:
+    phones = Scanner(PersonalDataParams(kinds=("phone",), regions=("SE",), redact=True))
+    assert Scanner(PersonalDataParams(regions=("SE",))).redacted("ring 0701010001")[1] == {"national_id": 1}
+    assert phones.redacted("ring 0701010001") == ("ring [PHONE]", {"phone": 1})
+    assert phones.redacted("0701010001@example.org") == ("0701010001@example.org", {})
+
+
 @pytest.mark.parametrize(
     ("text", "clean"),
     [

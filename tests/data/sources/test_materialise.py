@@ -127,6 +127,37 @@ def test_slices_that_can_have_no_test_row_stop_before_anything_is_trained(
     assert listing(workspace) == before
 
 
+@pytest.mark.parametrize(("redact", "seen", "unseen"), [(True, r"\[EMAIL\]", "@"), (False, "@", r"\[EMAIL\]")])
+def test_slices_are_asked_of_the_texts_as_the_run_will_see_them(
+    make_params: MakeParams, state: Path, workspace: Path, tmp_path: Path, redact: bool, seen: str, unseen: str
+) -> None:
+    texts = [f"row {n} of a@example.org" for n in range(8)]
+    (tmp_path / "told.csv").write_text("text,label\n" + "".join(f"{t},{'ab'[n % 2]}\n" for n, t in enumerate(texts)))
+    params = make_params(source=str(tmp_path / "told.csv"))
+    scan = PersonalDataParams(kinds=("email",), redact=redact)
+
+    def with_pattern(pattern: str) -> Params:
+        gate = GateParams.model_validate({"slices": {"x": {"pattern": pattern}}})
+        return params.model_copy(
+            update={"gate": gate, "data": params.data.model_copy(update={"personal_data_scan": scan})}
+        )
+
+    with pytest.raises(InputError, match=r"gate\.slices\.x selects none of the 8 rows of"):
+        snapshot(with_pattern(unseen), workspace)
+    assert snapshot(with_pattern(seen), workspace).changed
+
+
+def test_a_value_of_no_row_shows_no_others_where_texts_are_scanned(
+    make_params: MakeParams, state: Path, workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "told.csv").write_text(LANGUAGES)
+    params = make_params(source=str(tmp_path / "told.csv"))
+    gate = GateParams.model_validate({"slices": {"x": {"column": "language", "values": ["it"]}}})
+    data = params.data.model_copy(update={"personal_data_scan": PersonalDataParams(kinds=("email",))})
+    with pytest.raises(InputError, match=r"look up how the file spells it$"):
+        snapshot(params.model_copy(update={"gate": gate, "data": data}), workspace)
+
+
 @pytest.mark.parametrize(
     ("method", "told"), [("mask", "has no mask token; leave mask out"), ("replace", "has no masked-language head; use")]
 )

@@ -14,8 +14,10 @@ AFTER = r"(?![^\W_])(?![.\-/]\d)"
 """No letter or digit beside it, and no point, hyphen or slash that joins it to another number."""
 
 _EMAIL = re.compile(
-    r"(?<![\w.+%-])\w[\w.+%'-]{0,63}+@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w-])(?!\.\w)"
+    r"(?<!\w)(?<!\w[.+%-])\w[\w.+%'-]{0,63}+@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}"
+    r"(?:[Xx][Nn]--[\w-]{0,57}[^\W_]|[^\W\d_]{2,24})(?![^\W_])"
 )
+"""A domain ends in letters, or in the ASCII form of others (RFC 3492); what follows may be a dash or a sentence."""
 _IBAN = re.compile(rf"{BEFORE}(?=[A-Z]{{2}}\d\d(?:[ -]?[0-9A-Z]){{11,30}})", re.IGNORECASE | re.ASCII)
 _IBAN_LENGTHS = range(15, 35)
 _CARDS = tuple(

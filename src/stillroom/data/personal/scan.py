@@ -21,8 +21,8 @@ _TOLD_EVERY = 1000
 class Scanner:
     """Finds personal data; raises InputError if the libraries lack, or know no such country.
 
-    Of two findings that overlap the longer counts, and of two alike the first in the order of KINDS: the digits inside
-    of an IBAN are no card.
+    Of two findings that overlap the longer counts, and of two alike the first in the order of KINDS. What lies inside
+    of a longer finding of a kind that is not asked for is none: the digits inside of an IBAN are no card.
     """
 
     def __init__(self, asked: PersonalDataParams) -> None:
@@ -107,21 +107,25 @@ class Scanner:
         if not _ANY.search(spelt):
             return []
         candidates = [
-            (start - end, order, start, end)
+            (start - end, kind not in self.asked.kinds, order, start, end)
             for order, kind in enumerate(KINDS)
             if kind in self._finders
             for start, end in self._finders[kind](spelt)
         ]
         taken: list[tuple[int, int, Kind]] = []
         covered = bytearray(len(spelt))
-        for _, order, start, end in sorted(candidates):
-            if not any(covered[start:end]):
+        inside = [-1] * len(spelt)  # of which finding that is not asked for, by its start
+        for _, unasked, order, start, end in sorted(candidates):
+            if any(covered[start:end]) or inside[start] == inside[end - 1] >= 0:
+                continue
+            if not unasked:
                 taken.append((start, end, KINDS[order]))
                 covered[start:end] = b"\1" * (end - start)
+            elif max(inside[start:end]) < 0:
+                inside[start:end] = [start] * (end - start)
         return [
             (start, end, kind) if places is None else (places[start], places[end - 1] + 1, kind)
             for start, end, kind in sorted(taken)
-            if kind in self.asked.kinds
         ]
 
 

@@ -180,14 +180,18 @@ def _check_slices(files: dict[str, Fetched], params: Params) -> None:
     if not params.gate.slices:
         return
     from stillroom.data.checks import check_texts
+    from stillroom.data.personal.scan import open_scanner
     from stillroom.data.reading import read_columns, read_table
     from stillroom.gate.slices import asked_columns, select_rows
 
     fetched, asked = files.get("test", files["train"]), asked_columns(params.gate.slices)
     uri = shown(fetched.address.uri)
     texts = check_texts(read_table(fetched.path, params.data.text, None, uri), params.data.max_chars)
+    scanner = open_scanner(params.data.personal_data_scan)
+    if scanner is not None and scanner.asked.redact and len(asked) < len(params.gate.slices):
+        texts = scanner.over("test" if "test" in files else "train", texts)  # as the stage select will see them
     columns = read_columns(fetched.path, asked, uri) if asked else {}
-    select_rows(params.gate.slices, texts, columns, f"rows of {uri}")
+    select_rows(params.gate.slices, texts, columns, f"rows of {uri}", quoting=scanner is None)
 
 
 def _check_scan(data: DataParams) -> None:
