@@ -210,11 +210,8 @@ def _promote(
     if champion == number:
         return None
     model, store = params.registry.model, ledger.default_store()
-    reigned = [
-        entry.sequence
-        for entry in ledger.read(model, store)
-        if (entry.package_digest, entry.gate_report_sha256) == (best.digest, best.gate_sha256)
-    ]
+    entries = ledger.read(model, store)
+    reigned = [entry.sequence for entry in entries if entry.evidence == (best.digest, best.gate_sha256)]
     held = f"was champion before (ledger entry {reigned[-1]})" if reigned else ""
     if champion is not None:
         held = held or _why_held(params.gate.max_flip_rate, change)
