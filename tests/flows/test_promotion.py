@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stillroom.errors import GateRefused, InputError
+from stillroom.errors import Absent, GateRefused, InputError
 from stillroom.registry import ledger, promotion, register, runs, tracking, versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.promotion import Reconciled
@@ -47,7 +47,7 @@ def test_an_empty_registry_has_nothing_to_promote_or_to_go_back_to() -> None:
     from flows.rollback import rollback
 
     name, error = ended(promote, version=1, reason="a test", actor="test")
-    assert (name, type(error)) == ("Failed", InputError)
+    assert (name, type(error)) == ("Failed", Absent)
     assert "has no version 1" in str(error)
     name, error = ended(rollback, reason="a test", actor="test")
     assert (name, type(error)) == ("Failed", InputError)
