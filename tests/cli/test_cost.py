@@ -12,15 +12,8 @@ from stillroom.files import read_json, write_json
 from stillroom.params_file import load_params, write_yaml
 from tests.cli.conftest import Call
 from tests.contract.test_docs import SHOWN
-from tests.report.workspaces import write_workspace
+from tests.report.workspaces import PRICES, write_workspace
 
-PRICES = {
-    "api_per_1000_calls": 1,
-    "machine_per_hour": 0.5,
-    "calls_per_month": 1_000_000,
-    "setup": 12_000,
-    "upkeep_per_month": 135,
-}
 GIVEN = [part for key, value in PRICES.items() for part in ("--set", f"cost.{key}={value}")]
 
 

@@ -20,7 +20,7 @@ from stillroom.files import write_json
 from stillroom.registry import promotion, runs, tracking, versions
 from stillroom.registry.champion import champion_package
 from stillroom.registry.register import read_release, register
-from tests.registry.conftest import OTHERS_WARNINGS, mlflow_server, write_release
+from tests.registry.conftest import OTHERS_WARNINGS, flip_a_byte, mlflow_server, replace_by_another, write_release
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial, *(pytest.mark.filterwarnings(w) for w in OTHERS_WARNINGS)]
 
@@ -246,18 +246,6 @@ def test_a_ledger_that_is_shorter_than_the_alias_has_followed_stops_everything(m
     assert model.champion == 2
     model.edit_applied("1")
     model.told("adopted")
-
-
-def replace_by_another(package: Path, other: Path) -> None:
-    shutil.rmtree(package)
-    shutil.copytree(other, package)
-
-
-def flip_a_byte(package: Path, other: Path) -> None:
-    path = package / "model.onnx"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def edit_the_manifest(package: Path, other: Path) -> None:

@@ -115,6 +115,20 @@ def write_release(
     return relist(folder, manifest)
 
 
+def replace_by_another(folder: Path, other: Path) -> None:
+    """Put another package in a package's place."""
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+
+
+def flip_a_byte(folder: Path, other: Path) -> None:
+    """Damage a package's graph."""
+    path = folder / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 @dataclass
 class Workspace:
     """A workspace whose pipeline has ended, as the record step finds it."""

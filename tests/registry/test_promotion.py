@@ -16,6 +16,7 @@ from stillroom.registry import ledger, promotion, proof, register, runs, trackin
 from stillroom.registry.ledger import Entry
 from stillroom.storage import Folder
 from tests.fault.proxy import ALWAYS, serving
+from tests.registry.conftest import flip_a_byte, replace_by_another
 
 MakeRelease = Callable[..., Path]
 
@@ -77,18 +78,6 @@ def test_unknown_version_is_wrong_input(registered: tracking.Tracker, model: str
         promotion.promote(model, 99, "ada", "why", tracker=registered)
 
 
-def replace_by_another_package(folder: Path, other: Path) -> None:
-    shutil.rmtree(folder)
-    shutil.copytree(other, folder)
-
-
-def flip_a_byte(folder: Path, other: Path) -> None:
-    path = folder / "model.onnx"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def rewrite_the_verdict(folder: Path, other: Path) -> None:
     report = read_json(folder / "gate.json")
     write_json(folder / "gate.json", report | {"reasons": ["rewritten"]})
@@ -107,7 +96,7 @@ def remove_everything(folder: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     "tamper",
     [
-        replace_by_another_package,
+        replace_by_another,
         flip_a_byte,
         rewrite_the_verdict,
         drop_the_gate_report,

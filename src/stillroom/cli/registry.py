@@ -121,11 +121,10 @@ def verify(registered: RegisteredModel = None, as_json: AsJson = False) -> None:
 
 def _named(actor: str | None) -> str:
     """The actor, or the user of this shell."""
-    import getpass
+    from stillroom.registry.origin import user
 
     if actor is not None:
         return actor
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError) as error:
-        raise InputError("the user of this shell has no name; give --actor") from error
+    if not (named := user()):
+        raise InputError("the user of this shell has no name; give --actor")
+    return named

@@ -3,12 +3,12 @@
 Names are recorded, not authenticated: who may write to the ledger and the registry is for their stores to decide.
 """
 
-import getpass
 import os
 
 from stillroom.errors import GateRefused
 from stillroom.gate.approval import Approval
 from stillroom.registry import versions
+from stillroom.registry.origin import user
 from stillroom.registry.proof import Proof
 from stillroom.registry.tracking import Tracker, translated
 
@@ -19,13 +19,7 @@ RUN, ITSELF, BY_HAND = "stillroom run", "stillroom", "mlflow-ui"
 
 def author() -> str:
     """Who runs the pipeline: STILLROOM_AUTHOR, or the user of this process; empty where neither is known."""
-    given = os.environ.get(AUTHOR_VARIABLE, "").strip()
-    if given:
-        return given
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):
-        return ""
+    return os.environ.get(AUTHOR_VARIABLE, "").strip() or user()
 
 
 def agree(model: str, proof: Proof, approver: str) -> None:

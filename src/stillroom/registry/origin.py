@@ -13,13 +13,17 @@ from stillroom.registry.runs import Input
 _GIT_S = 5.0
 
 
+def user() -> str:
+    """The user of this process; empty where it has no name."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        return ""
+
+
 def tags(workspace: Path) -> dict[str, str]:
     """Who ran which commit; a workspace without git has no commit, and neither is ever a reason to fail."""
-    found = {"mlflow.source.name": "stillroom", "mlflow.source.type": "PROJECT"}
-    try:
-        found["mlflow.user"] = getpass.getuser()
-    except (KeyError, OSError):
-        found["mlflow.user"] = "unknown"
+    found = {"mlflow.source.name": "stillroom", "mlflow.source.type": "PROJECT", "mlflow.user": user() or "unknown"}
     try:
         command = ["git", "-C", str(workspace), "rev-parse", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_S, check=True).stdout.strip()

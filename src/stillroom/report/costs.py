@@ -80,14 +80,15 @@ def weigh(terms: Terms, evaluation: Evaluation, verdict: str) -> Costs:
         "calls halved": (terms.model_copy(update={"calls_per_month": calls / 2}), speed),
         "speed halved": (terms, speed / 2),
     }
+    student, api = _own(evaluation.name, terms, speed), Option("API", api_spent(terms))
     return Costs(
         terms=terms,
-        student=_own(evaluation.name, terms, speed),
-        api=Option("API", api_spent(terms)),
+        student=student,
+        api=api,
         teachers=[_own(f"teacher ({form})", terms, calls_per_s) for form, calls_per_s in forms.items()],
         verdict=verdict,
         machine=evaluation.machine,
-        break_even=break_even(own_spent(terms, speed), api_spent(terms)),
+        break_even=break_even(student.spent, api.spent),
         calls_needed={month: calls_to_break_even(terms, speed, month) for month in TARGETS},
         sensitivity={
             name: break_even(own_spent(changed, slower), api_spent(changed))
