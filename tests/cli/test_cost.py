@@ -56,6 +56,8 @@ def test_a_person_reads_the_month_the_table_and_the_assumptions(
     assert "12,000 EUR of setup; the hours of training are not given, and not counted" in shown
     assert "network, storage, people on call" in shown
     assert max(map(len, out.splitlines())) <= 80
+    rows = [line.split() for line in out.splitlines()]
+    assert ["API", "12,000", "24,000", "36,000", "1.00"] in rows, "a column is cut off"
 
 
 def test_training_is_what_the_receipts_tell_until_it_is_given(

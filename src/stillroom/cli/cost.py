@@ -92,6 +92,7 @@ def _draw(costs: "Costs", place: int, target: Path) -> None:
 
 
 def _print(costs: "Costs", measured_hours: float | None) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.padding import Padding
@@ -100,10 +101,9 @@ def _print(costs: "Costs", measured_hours: float | None) -> None:
     from stillroom.report import costs_told
 
     heading, rows = costs_told.table(costs)
-    options = Table(header_style="bold")
+    options = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # so narrow that 80 columns hold it
     for place, column in enumerate(heading):
-        left = place == 0
-        options.add_column(column, justify="left" if left else "right", min_width=13 if left else None, overflow="fold")
+        options.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
         options.add_row(*(escape(cell) for cell in row))
     console = Console(highlight=False)
