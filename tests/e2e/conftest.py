@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.toys import toy_params, toy_rows, write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 _LABELS = ("cooking", "sailing", "weather")
+TINY = pytest.mark.xdist_group("tiny")
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class TinyRun:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+def tiny_run_once(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """The run that is there already; the tests that want it stand in the group TINY, so that it is made once."""
     folder = tmp_path_factory.mktemp("tiny")
     checkout = make_checkout(folder)
     checkpoint = write_tiny_checkpoint(folder / "tiny-bert")
@@ -126,3 +128,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     run = TinyRun(checkout, folder / "workspace", params, checkout.git_status())
     run.run()
     return run
+
+
+@pytest.fixture
+def tiny_run(tiny_run_once: TinyRun, tmp_path: Path) -> TinyRun:
+    """The same with a workspace of the test's own; what is kept in the checkout, the registry above all, is shared."""
+    workspace = tmp_path / "own-workspace"
+    shutil.copytree(tiny_run_once.workspace, workspace, symlinks=True)
+    return replace(tiny_run_once, workspace=workspace)

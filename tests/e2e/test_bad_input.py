@@ -7,8 +7,6 @@ import pytest
 
 from tests.e2e.conftest import Checkout, make_checkout
 
-pytestmark = [pytest.mark.serial]
-
 GOOD = "text,label\n" + "".join(f"text number {n} of {n % 2},{'ab'[n % 2]}\n" for n in range(40))
 
 

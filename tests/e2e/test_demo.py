@@ -9,7 +9,7 @@ from stillroom.data.sources.fetching import fetch
 from stillroom.params_file import load_params
 from tests.e2e.conftest import ROOT, make_checkout
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow]
+pytestmark = [pytest.mark.slow]
 
 _HEADER, _TRAIN, _TEST = 3, 1500, 600
 

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillroom.files import sha256_file
-from tests.e2e.conftest import TinyRun
+from tests.e2e.conftest import TINY, TinyRun
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow]
+pytestmark = [TINY, pytest.mark.slow]
 
 VALUES = ("max.mustermann@example.org", "0170 1234567", "4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00")
 

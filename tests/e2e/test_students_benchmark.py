@@ -9,9 +9,9 @@ import pytest
 from benchmarks import students
 from benchmarks.students import Part, Workshop
 from stillroom.export.measure import machine
-from tests.e2e.conftest import TinyRun
+from tests.e2e.conftest import TINY, TinyRun
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow]
+pytestmark = [TINY, pytest.mark.slow]
 
 
 def test_systems_are_measured_beside_the_workspaces_student(

@@ -10,10 +10,10 @@ import pytest
 
 from stillroom import layout
 from stillroom.data.grown import read_grown
-from tests.e2e.conftest import TinyRun
+from tests.e2e.conftest import TINY, TinyRun
 from tests.toys import toy_rows
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow]
+pytestmark = [TINY, pytest.mark.slow]
 
 
 def test_the_summary_has_the_promised_shape(tiny_run: TinyRun) -> None:
@@ -49,8 +49,6 @@ def test_a_new_threshold_trains_nothing_and_refuses_with_3(tiny_run: TinyRun) ->
     assert "No student passes" in refused.stdout
     executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
     assert executed == {"select", "report"}
-    tiny_run.run()
-    assert tiny_run.summary["selected"] is not None
 
 
 def test_prices_run_the_report_alone_and_tell_a_month(tiny_run: TinyRun) -> None:
@@ -70,7 +68,6 @@ def test_prices_run_the_report_alone_and_tell_a_month(tiny_run: TinyRun) -> None
     told = json.loads(tiny_run.checkout.stillroom("cost", "--workspace", str(tiny_run.workspace), "--json").stdout)
     assert (told["student"], told["break_even_month"]) == (tiny_run.summary["selected"], 1)
     assert told["terms"]["training_hours"] > 0
-    tiny_run.run()
 
 
 def test_one_student_changed_runs_that_student_select_and_report(tiny_run: TinyRun) -> None:
@@ -79,7 +76,6 @@ def test_one_student_changed_runs_that_student_select_and_report(tiny_run: TinyR
     executed = {name for name, started in tiny_run.receipts().items() if started != before[name]}
     assert {"distil@static", "select"} <= executed
     assert executed <= {"distil@static", "quantise@static", "evaluate@static", "select", "report"}
-    tiny_run.run()
 
 
 def test_unlabelled_rows_reach_the_students_and_train_no_teacher(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -92,7 +88,6 @@ def test_unlabelled_rows_reach_the_students_and_train_no_teacher(tiny_run: TinyR
     assert not {"teach", "reference"} & executed
     assert read_grown(tiny_run.workspace / layout.GROWN) == texts
     assert "up to date" in tiny_run.checkout.dvc("repro", cwd=tiny_run.workspace).stdout
-    tiny_run.run()
 
 
 def test_cases_and_a_slice_of_a_column_are_judged_and_train_nothing(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -108,7 +103,6 @@ def test_cases_and_a_slice_of_a_column_are_judged_and_train_nothing(tiny_run: Ti
     told = json.loads((tiny_run.workspace / layout.GATE_REPORTS / "static.json").read_text())
     assert (told["cases"]["rows"], told["cases"]["demanded"], told["slices"]["sea"]["rows"]) == (5, "labels", 100)
     assert (told["verdict"], told["cases"]["verdict"]) == ("FAIL", "FAIL")
-    tiny_run.run()
 
 
 def predicted(path: Path) -> list[dict[str, str]]:
@@ -145,7 +139,6 @@ def test_plan_says_why(tiny_run: TinyRun) -> None:
     assert status["teach"] == "up to date"
     assert status["distil@static"] == "downstream"
     assert any("spot_check" in reason for stage in stages for reason in stage["reasons"])
-    tiny_run.run()
 
 
 def test_a_high_risk_student_waits_for_a_second_person(tiny_run: TinyRun) -> None:

@@ -14,7 +14,7 @@ from stillroom.training import Scratch
 from tests.e2e.conftest import ROOT, Checkout, make_checkout, write_csv
 from tests.toys import LABELS, toy_params, toy_rows, write_checkpoint, write_tiny_checkpoint
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("tutorial"), pytest.mark.slow]
 
 _BLOCK = re.compile(r"```(bash|python)\n(.*?)```", re.DOTALL)
 

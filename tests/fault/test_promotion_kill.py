@@ -22,7 +22,7 @@ from stillroom.registry import ledger, promotion, tracking, versions
 from stillroom.storage import Storage, open_storage
 from tests.registry.conftest import OTHERS_WARNINGS
 
-pytestmark = [pytest.mark.slow, pytest.mark.serial, *(pytest.mark.filterwarnings(w) for w in OTHERS_WARNINGS)]
+pytestmark = [pytest.mark.slow, *(pytest.mark.filterwarnings(w) for w in OTHERS_WARNINGS)]
 
 VICTIMS = """
 import json, os, signal, sys
