@@ -42,6 +42,8 @@ class CostParams(Section):
     training_hours: Money | None = None
     """Hours of the machine that one whole run takes; null counts none in the report, and in `stillroom cost` what
     the receipts tell."""
+    machine_watts: Annotated[float, Field(gt=0.0, le=1e5, allow_inf_nan=False)] | None = None
+    """What the machine draws while it trains, by a meter or its data sheet; the model card then estimates energy."""
     retrainings_per_year: Money = 4.0
     """Whole runs a year after the first, at the machine's price."""
 

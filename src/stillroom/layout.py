@@ -21,8 +21,12 @@ EVALUATIONS = Path("artifacts/evaluations")
 SUMMARY = Path("reports/summary.json")
 GATE_REPORTS = Path("reports/gate")
 REPORT = Path("reports/report")
+PAGE = "report.html"
+"""Below REPORT."""
 CHANGE = Path("reports/change.json")
-"""Written when a run is recorded, since it tells of the registry; no stage's out."""
+CHANGE_PAGE = Path("reports/report.html")
+"""The page with what is in CHANGE. Both are written when a run is recorded, since they tell of the registry, and are no
+stage's outs."""
 RELEASE = Path("release")
 
 STATE_VARIABLE = "STILLROOM_STATE"

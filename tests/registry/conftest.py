@@ -23,6 +23,7 @@ from stillroom.params import Params, validate
 from stillroom.pipeline.outcome import StageOutcome
 from stillroom.registry import runs, tracking
 from stillroom.registry.register import read_release, register
+from stillroom.report.page import CHANGE_PLACE
 from stillroom.stages.receipt import Receipt
 
 LABELS = ("bad", "good")
@@ -256,6 +257,7 @@ def make_workspace(root: Path, raw: Mapping[str, Any] | None = None) -> Workspac
     write_json(root / layout.TEACHER / "teacher.json", teacher | {"history": history})
     (root / layout.REPORT).mkdir(parents=True)
     (root / layout.REPORT / "report.md").write_text("# Report\n", encoding="utf-8")
+    (root / layout.REPORT / layout.PAGE).write_text(f"<main>{CHANGE_PLACE}</main>", encoding="utf-8")
     (root / layout.PARAMS).write_text(json.dumps(raw), encoding="utf-8")
     return Workspace(root, params)
 

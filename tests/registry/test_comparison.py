@@ -44,8 +44,22 @@ def test_a_new_champion_is_compared_with_the_one_before(state: Path, workspace: 
     assert change["same_data"] is True
     run = tracking.connect().client.get_run(again.run_id)
     assert run.data.metrics["change.flips.point"] == pytest.approx(0.2)
-    assert "change.json" in {file.path for file in tracking.connect().client.list_artifacts(again.run_id)}
+    client = tracking.connect().client
+    assert "change.json" in {file.path for file in client.list_artifacts(again.run_id)}
+    page = (workspace.root / layout.CHANGE_PAGE).read_text()
+    assert f"static in place of version 1 of toy (static): {again.change}" in page
+    assert Path(client.download_artifacts(again.run_id, f"{layout.REPORT.name}/{layout.PAGE}")).read_text() == page
     assert recorded(workspace).unchanged
+
+
+def test_what_an_earlier_record_told_of_a_change_goes(state: Path, workspace: Any) -> None:
+    recorded(workspace)
+    workspace.release("static", verdict="PASS", bias=FLIPPING)
+    assert recorded(workspace).change is not None
+    workspace.release("tiny", verdict="FAIL", bias=1.0)
+    assert recorded(workspace).change is None
+    assert not (workspace.root / layout.CHANGE).exists()
+    assert not (workspace.root / layout.CHANGE_PAGE).exists()
 
 
 @pytest.mark.parametrize(("limit", "champion"), [(0.2, 3), (0.19, 1), (0.0, 1)])

@@ -17,6 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from stillroom import layout
+from stillroom.data.splits import read_snapshot
+from stillroom.report.page import tell_change
 from stillroom.stages import report
 from tests.report.workspaces import write_large_workspace
 
@@ -41,12 +43,18 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of a run with many classes, as a file."""
+    """The page of a run with many classes that was recorded beside a champion, as a file."""
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         report.run(write_large_workspace())
-    return (folder / layout.REPORT / "report.html").as_uri()
+        package = {"student": "static", "package_digest": "e" * 64}
+        classes = {name: {"gained": 2, "lost": 30} for name in read_snapshot(layout.SPLIT).labels}
+        change = {"model": "big", "champion": package | {"version": 7}, "candidate": package, "classes": classes}
+        page = (layout.REPORT / layout.PAGE).read_text(encoding="utf-8")
+        told = tell_change(page, change | {"same_data": False}, "6.67% of 480 test answers change")
+        layout.CHANGE_PAGE.write_text(told, encoding="utf-8")
+    return (folder / layout.CHANGE_PAGE).as_uri()
 
 
 @pytest.fixture(scope="module")

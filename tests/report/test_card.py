@@ -13,7 +13,7 @@ from stillroom import layout
 from stillroom.files import read_json
 from stillroom.governance_params import GovernanceParams
 from stillroom.report import words
-from stillroom.report.card import card, limits, metadata, training
+from stillroom.report.card import card, energy, limits, metadata, training
 from stillroom.report.material import Material
 from stillroom.stages import report
 from tests.report.test_plots import material
@@ -230,6 +230,16 @@ def test_tables_are_those_of_gate_and_evaluation(cards: Path, student: str) -> N
         row = classes[label]
         assert [float(row[place]) for place in (1, 5, 6, 7)] == pytest.approx(figures, abs=0.0005)
         assert row[8] == found["verdict"]
+
+
+def test_energy_is_an_estimate_that_counts_nothing_twice(cards: Path) -> None:
+    trained = [("teacher", 1800.0), ("3 trials", 900.0), ("of which this student", 300.0), ("without", 900.0)]
+    assert energy(trained, 50.0).startswith("about 0.05 kWh, which is these times at the 50 W declared")
+    assert energy(trained, None).startswith("not measured; cost.machine_watts")
+    assert energy([*trained, ("more", None)], 50.0).startswith("not measured; there is no estimate")
+    assert "Energy: not measured; cost.machine_watts in params.yaml would give an estimate." in text_of("static")
+    run = replace(report.gather(params_of("static", "sliced")), machine_watts=65.0)
+    assert "these times at the 65 W declared for the machine" in card(run, run.students[0])
 
 
 def test_what_was_not_recorded_is_said_so() -> None:

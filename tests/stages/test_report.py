@@ -20,7 +20,7 @@ from stillroom.files import file_digests, read_json, write_json
 from stillroom.governance_params import GovernanceParams
 from stillroom.params import GateParams, Params
 from stillroom.personal_data_params import PersonalDataParams
-from stillroom.report.page import markdown
+from stillroom.report.page import markdown, tell_change
 from stillroom.report.plots import plots
 from stillroom.stages import report, select
 from tests.report.workspaces import PRICES, params_of, write_workspace
@@ -82,6 +82,25 @@ def test_the_page_is_whole_and_fetches_nothing(done: Path) -> None:
     assert "http" not in re.sub(r"data:[^\"]+", "", text).replace("http-equiv", "")
     assert all(page.alts)
     assert len(page.alts) == 2 * 6, "of each theme"
+
+
+def test_what_changes_since_the_champion_is_told_in_its_place(done: Path) -> None:
+    before = (done / layout.REPORT / layout.PAGE).read_text(encoding="utf-8")
+    package = {"student": "good", "package_digest": "e" * 64}
+    lost = {name: {"gained": 1, "lost": 20} for name in ("plain", "<script>alert(1)</script>")}
+    change = {"model": "toy", "champion": package | {"version": 7}, "candidate": package, "classes": lost}
+    told = tell_change(before, change | {"same_data": False}, "40 lost & 2 gained")
+    page = Page()
+    page.feed(told)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    section = told[told.index('<section aria-labelledby="change">') :]
+    assert "good in place of version 7 of toy (good): 40 lost &amp; 2 gained." in section
+    assert "it may have been trained on some of these test rows" in section
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;</th><td data-sort=" in section
+    assert '<td data-sort="-19">-19</td>' in section
+    assert told.index("Verdicts") < told.index(section) < told.index("Figures")
+    assert "made from other data" not in tell_change(before, change | {"same_data": True}, "")
 
 
 def test_the_verdict_comes_first(done: Path) -> None:

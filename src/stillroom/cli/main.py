@@ -111,12 +111,12 @@ def _print_result(workspace: Path, result: dict[str, Any]) -> None:
     from stillroom import layout
 
     _print_table(workspace)
+    recorded = result.get("recorded") or {}
     where = {
-        "report": workspace / layout.REPORT / "report.html",
+        "report": workspace / (layout.CHANGE_PAGE if recorded.get("change") else layout.REPORT / layout.PAGE),
         "packages": workspace / layout.RELEASE,
         "summary": workspace / layout.SUMMARY,
     }
-    recorded = result.get("recorded") or {}
     model = recorded.get("model")
     for name, path in where.items():
         print(f"{name:12s} {_relative(path)}")

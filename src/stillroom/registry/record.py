@@ -19,7 +19,7 @@ from stillroom.gate.approval import recorded as approval_asked
 from stillroom.gate.change import Change
 from stillroom.params import Params
 from stillroom.registry import approval, history, ledger, marker, origin, promotion, register, runs, versions
-from stillroom.registry.comparison import change_since
+from stillroom.registry.comparison import change_since, forget_change
 from stillroom.registry.marker import RecordedRun
 from stillroom.registry.register import Release
 from stillroom.registry.runs import Run
@@ -153,6 +153,7 @@ def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: 
     releases = [register.read_release(workspace / layout.RELEASE / name, name) for name in summary["students"]]
     numbers = {release.student: _register(tracker, workspace, model, release, logged) for release in releases}
     best = register.challenger(releases, summary.get("selected"))
+    forget_change(workspace)
     change = waits = None
     if best is not None:
         register.point_challenger(tracker, model, numbers[best.student])
@@ -183,7 +184,7 @@ def _record_versions(tracker: Tracker, workspace: Path, params: Params, logged: 
 def _log_change(tracker: Tracker, workspace: Path, parent: Run, change: Change | None) -> None:
     if change is not None and not parent.finished:
         runs.log(tracker, parent, points=list(history.numbers({"change": change.model_dump(exclude={"classes"})})))
-        runs.log_files(tracker, parent, {workspace / layout.CHANGE: None})
+        runs.log_files(tracker, parent, {workspace / layout.CHANGE: None, workspace / layout.CHANGE_PAGE: "report"})
 
 
 def _register(tracker: Tracker, workspace: Path, model: str, release: Release, logged: _Runs) -> int:

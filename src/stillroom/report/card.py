@@ -12,6 +12,7 @@ from stillroom.report.rows import class_rows
 
 _LOST = 0.02
 _FEW_ROWS = 20
+_OF_WHICH = "of which "
 
 
 def card(material: Material, student: StudentMaterial) -> str:
@@ -36,7 +37,8 @@ def card(material: Material, student: StudentMaterial) -> str:
         "governance": declarations(material),
         "classes": class_rows(material, student),
         "limits": [*limits(material, student), *scan_limits(material.scan)],
-        "training": training(material, student),
+        "training": (trained := training(material, student)),
+        "energy": energy(trained, material.machine_watts),
         "share": figures["params"] / teacher["params"],
     }
     return render("card.md.j2", context)
@@ -130,7 +132,7 @@ def training(material: Material, student: StudentMaterial) -> list[tuple[str, fl
     parts: list[tuple[str, Sequence[Mapping[str, Any]]]] = [
         (f"teacher, fine-tuned{f', the first of {members} members' if members > 1 else ''}", material.teacher_history),
         (f"{len(tried)} trials of the search, with packaging", tried),
-        (f"{'of which ' if tried else ''}this student", student.history),
+        (f"{_OF_WHICH if tried else ''}this student", student.history),
         ("the same without the teacher, for comparison", student.baseline_history),
     ]
     return [
@@ -138,6 +140,17 @@ def training(material: Material, student: StudentMaterial) -> list[tuple[str, fl
         for what, told in parts
         if told
     ]
+
+
+def energy(trained: Sequence[tuple[str, float | None]], watts: float | None) -> str:
+    """An estimate, where the machine's power is declared and all of `training` was recorded."""
+    seconds = [took_s for what, took_s in trained if not what.startswith(_OF_WHICH)]
+    if watts is None:
+        return "not measured; cost.machine_watts in params.yaml would give an estimate"
+    if None in seconds:
+        return "not measured; there is no estimate without the times"
+    kwh = sum(filter(None, seconds)) * watts / 3.6e6
+    return f"about {kwh:.2g} kWh, which is these times at the {watts:g} W declared for the machine; it was not measured"
 
 
 def _tested(material: Material) -> Mapping[str, Any]:

@@ -59,8 +59,8 @@ class Material:
     """A run. `summary` is reports/summary.json, `snapshot` the manifest of the split, both as JSON.
 
     findings: rules that the declarations in `governance` and of the licences break by themselves, or beside the scan of
-    the texts for personal data, where one was made. costs: None while params.yaml has no prices. teacher_history: of
-    the first of teacher_members.
+    the texts for personal data, where one was made. costs: None while params.yaml has no prices. machine_watts: as
+    declared. teacher_history: of the first of teacher_members.
     """
 
     summary: Mapping[str, Any]
@@ -75,6 +75,7 @@ class Material:
     governance: GovernanceParams
     findings: Sequence[Finding]
     costs: Costs | None = None
+    machine_watts: float | None = None
     scan: PersonalDataReport | None = None
     teacher_members: int = 1
 

@@ -20,6 +20,8 @@ from stillroom.report.table import markdown as table_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
 _PIXEL_RATIO = 1.3
+CHANGE_PLACE = "<!-- what changes since the champion is told here when the run is recorded -->"
+"""Where tell_change puts its section."""
 _FILTERS = (
     *("address", "count", "duration", "interval", "metric", "milliseconds", "percent", "plain", "quality", "size"),
     "times",
@@ -49,10 +51,17 @@ def html(material: Material, drawn: Mapping[str, Mapping[str, bytes]], cards: Ma
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     context = _context(material, shown) | {
         "cards": {name: prose(card, name) for name, card in cards.items()},
+        "change_place": Markup(CHANGE_PLACE),
         "script": Markup(script),
         "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     }
     return render("report.html.j2", context)
+
+
+def tell_change(page: str, change: Mapping[str, Any], words: str) -> str:
+    """The page of `html` with a section on what changes since the champion. change: reports/change.json; words: the
+    same in a line. A page without a place for it, of another version of Stillroom, stays as it is."""
+    return page.replace(CHANGE_PLACE, render("change.html.j2", {"change": change, "words": words}), 1)
 
 
 def markdown(material: Material, names: Sequence[str]) -> str:

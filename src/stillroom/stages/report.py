@@ -43,11 +43,11 @@ def run(params: Params) -> dict[str, float]:
         for name, themes in drawn.items():
             (target / f"{name}.png").write_bytes(themes["light"])
         (target / "report.md").write_text(markdown(material, list(drawn)), encoding="utf-8")
-        (target / "report.html").write_text(html(material, drawn, cards), encoding="utf-8")
+        (target / layout.PAGE).write_text(html(material, drawn, cards), encoding="utf-8")
     with atomic_folder(layout.RELEASE) as target:
         for student in material.students:
             release(target / student.name, student, cards[student.name])
-    log.info("report: %s", layout.REPORT / "report.html")
+    log.info("report: %s", layout.REPORT / layout.PAGE)
     return {"students": float(len(material.students)), "plots": float(len(drawn))}
 
 
@@ -79,6 +79,7 @@ def gather(params: Params) -> Material:
         governance=params.governance,
         findings=assess(params, scan=None if scan is None else scan.hits()),
         costs=_costs(params.cost, evidence, summary),
+        machine_watts=params.cost.machine_watts,
         scan=scan,
         teacher_members=params.teacher.members,
     )
