@@ -125,4 +125,7 @@ def _failed(place: Workspace, error: Any) -> RunResult:
             place.path,
             error=f"Prefect's server does not answer ({told}); check PREFECT_API_URL",
         )
+    if "ephemeral Prefect API server" in told:
+        error = f"Prefect's own server did not start ({told}); the machine may be busy"
+        return RunResult(TryAgain.exit_code, place.path, error=error)
     return RunResult(StillroomError.exit_code, place.path, error=f"{type(error).__name__}: {told}")
