@@ -57,7 +57,7 @@ def test_params_and_addresses(checkout: Checkout, override: str, told: str) -> N
         ("words,label\na,b\n", "text"),
         (GOOD + "lonely row,c\n", "c"),
         ("text,label\n" + "".join(f"same {n},a\n" for n in range(40)), "one class"),
-        (GOOD + " ,a\n", "empty"),
+        (GOOD + " ,a\n", "only spaces"),
         (GOOD + "nul \0 byte,a\n", "NUL"),
         (GOOD + '"never closed,a\n', "quot"),
     ],

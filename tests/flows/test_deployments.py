@@ -13,10 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
+from stillroom.registry import ledger, versions
+from tests.flows.registered import register_two
 from tests.flows.server import ROOT, environment, prefect_server, running
 from tests.pipeline.project import STAGES, Project
+from tests.registry.conftest import OTHERS_WARNINGS
 
-pytestmark = [pytest.mark.serial, pytest.mark.slow]
+pytestmark = [pytest.mark.serial, pytest.mark.slow, *(pytest.mark.filterwarnings(w) for w in OTHERS_WARNINGS)]
 
 TOY_FLOW = '''"""The flow of this checkout with the services of the toy pipeline."""
 
@@ -136,6 +139,30 @@ def test_an_ad_hoc_run_with_an_override_reaches_its_verdict(server: Server) -> N
     table = next(item["data"] for item in artifacts if item["key"] == "stillroom-result")
     assert "| **big** | PASS | accuracy |" in table
     assert server.project.git("status", "--porcelain") == ""
+
+
+def test_a_promotion_that_asks_waits_for_the_form_and_then_promotes(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(server.project.path)
+    for name in ("STILLROOM_STATE", "STILLROOM_LEDGER", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    tracker = register_two(tmp_path)
+    asked = {"version": "1", "reason": "for the fair", "actor": "ada", "ask": "true"}
+    given = (word for name, value in asked.items() for word in ("--param", f"{name}={value}"))
+    server.prefect("deployment", "run", "promote/promote", *given)
+    run = server.wait_for("Paused", "Failed", "Crashed", "GateRefused")
+    assert run["state_name"] == "Paused", run["state"]
+    assert versions.model(tracker, "stillroom").champion is None
+    answer = {"run_input": {"approver": "bob", "reason": "looked at it", "approve": True}}
+    deadline = time.monotonic() + 60
+    while server.post(f"flow_runs/{run['id']}/resume", answer)["status"] != "ACCEPT":
+        assert time.monotonic() < deadline, "the form is put there a moment after the pause begins"
+        time.sleep(0.5)
+    assert server.wait_for("Completed", "Failed", "Crashed", "GateRefused")["state_name"] == "Completed"
+    assert versions.model(tracker, "stillroom").champion == 1
+    entry = ledger.read("stillroom", ledger.default_store())[-1]
+    assert (entry.actor, entry.reason) == ("bob", "looked at it (asked by ada: for the fair)")
 
 
 def test_a_cancelled_run_leaves_no_stage_behind(server: Server) -> None:

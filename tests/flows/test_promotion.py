@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from stillroom.errors import Absent, GateRefused, InputError
-from stillroom.registry import ledger, promotion, register, runs, tracking, versions
+from stillroom.registry import ledger, promotion, tracking, versions
 from stillroom.registry.ledger import Entry
 from stillroom.registry.promotion import Reconciled
+from tests.flows.registered import register_two
 from tests.pipeline.project import Project
-from tests.registry.conftest import write_release
 
 pytestmark = [
     pytest.mark.serial,
@@ -83,17 +83,7 @@ def entries() -> list[Entry]:
 
 @pytest.fixture
 def versions_of_two(state: Path, tmp_path: Path) -> tracking.Tracker:
-    """Version 1 passed and needs a second person beside ada, version 2 failed."""
-    tracker = tracking.connect()
-    experiment = runs.experiment(tracker, "toy")
-    run = runs.find_or_create(tracker, experiment, {"kind": "test"}, name="test", start_ms=1, tags={})
-    asked = {"required": True, "because": "governance.ai_act is high", "four_eyes": True}
-    for number, verdict in enumerate(("PASS", "FAIL"), start=1):
-        folder = tmp_path / f"release-{number}"
-        write_release(folder, tmp_path / "scratch", bias=number, verdict=verdict, lower=0.98, approval=asked)
-        release = register.read_release(folder, "static")
-        register.register(tracker, "stillroom", release, run, (), {versions.AUTHOR_TAG: "ada"})
-    return tracker
+    return register_two(tmp_path)
 
 
 def message() -> str:

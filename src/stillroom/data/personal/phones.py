@@ -8,7 +8,7 @@ from stillroom.data.personal.forms import Span
 
 _RUN = re.compile(r"[+(]{0,2}\d[\d ()/.\-]{4,}\d", re.ASCII)
 """Digits with what may stand between those of one number."""
-_NEXT = re.compile(r"\d (?=\(?0\d|\+|\(?\d{3}\)?[ -]\d{3}-)", re.ASCII)
+_NEXT = re.compile(r"(?:\d[ /]|/ )(?=\(?0\d|\+|\(?\d{3}\)?[ -]\d{3}-)", re.ASCII)
 """Where, in a run that is no number or more than one, the next may begin."""
 _FEWEST, _MOST = 7, 15
 """Digits of a number (ITU-T E.164)."""
