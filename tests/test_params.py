@@ -182,6 +182,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(raw: dict[str, Any
         (minimal(growth={"methods": ["mix", "mix"]}), ["growth.methods", "each method once"]),
         (minimal(growth={"methods": ["join"]}), ["growth.methods.0 is 'join'", "'drop', 'mask', 'mix' or 'replace'"]),
         (minimal(registry={"model": "../x"}), ["registry.model is '../x'"]),
+        (minimal(registry={"model": "x" * 129}), ["registry.model is 'xxx", "at most 128 characters"]),
     ],
 )
 def test_a_wrong_value_is_told_with_its_key_and_value(raw: dict[str, Any], parts: list[str]) -> None:

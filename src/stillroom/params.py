@@ -176,8 +176,8 @@ class CaptureParams(Section):
 class RegistryParams(Section):
     """Where results are recorded."""
 
-    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "stillroom"
-    """Name of the registered model in MLflow."""
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)] = "stillroom"
+    """Name of the registered model in MLflow; it names files of the ledger, too."""
     experiment: str = "stillroom"
     remote: str | None = None
     """DVC remote for the raw snapshot: s3://bucket/prefix or a folder; default, a folder in the state folder."""

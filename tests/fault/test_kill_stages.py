@@ -55,19 +55,20 @@ def kill_in_the_middle(checkout: Checkout, stage: str, engine: str, state: Path)
     running.send_signal(signal.SIGKILL)
     running.wait(60)
     deadline = time.monotonic() + 15
-    while left := in_folder(checkout.path):
+    while left := [command for _, command in in_folder(checkout.path) if "uvicorn" not in command]:
         assert time.monotonic() < deadline, f"outlived its engine: {left}"
         time.sleep(0.05)
+    for server, _ in in_folder(checkout.path):  # Prefect's temporary one, which nothing ends once its flow is killed
+        server.kill()
 
 
-def in_folder(folder: Path) -> list[str]:
-    """Living processes whose current folder it is, Prefect's own temporary server aside."""
+def in_folder(folder: Path) -> list[tuple[psutil.Process, str]]:
+    """Living processes whose current folder it is, and their commands."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder and "uvicorn" not in command:
-                found.append(command)
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder:
+                found.append((process, " ".join(process.cmdline())))
     return found
 
 

@@ -226,7 +226,7 @@ def test_a_failed_version_does_not_become_champion_in_the_clothes_of_the_champio
     assert model.champion == 1
 
 
-@pytest.mark.parametrize("value", ["x", "-1", "²", "9" * 400])
+@pytest.mark.parametrize("value", ["x", "-1", "²", "9" * 400], ids=["word", "negative", "superscript", "long"])
 def test_nonsense_in_the_tag_of_the_last_applied_entry_is_put_back(model: Model, value: str) -> None:
     model.edit_applied(value)
     assert "tag ledger.applied was" in model.told("mended")
