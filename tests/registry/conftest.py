@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -282,6 +283,19 @@ def state(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(layout.STATE_VARIABLE, str(folder))
     monkeypatch.delenv(tracking.URI_VARIABLE, raising=False)
     return folder
+
+
+@contextmanager
+def cut_off(patch: pytest.MonkeyPatch, module: ModuleType, step: str) -> Iterator[None]:
+    """What is done here must fail at a function of the module, which never happens."""
+
+    def cut(*_: object) -> None:
+        raise ConnectionError("the line went dead")
+
+    with patch.context() as patched:
+        patched.setattr(module, step, cut)
+        with pytest.raises(ConnectionError):
+            yield
 
 
 @contextmanager

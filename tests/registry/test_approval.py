@@ -15,6 +15,7 @@ from stillroom.registry import approval, ledger, promotion, register, runs, trac
 from stillroom.registry.ledger import Entry
 from stillroom.registry.proof import Proof
 from stillroom.storage import Folder
+from tests.registry.conftest import cut_off
 
 MakeRelease = Callable[..., Path]
 HIGH = {"required": True, "because": "governance.ai_act is high", "four_eyes": False}
@@ -142,13 +143,8 @@ def test_an_entry_that_was_written_is_healed_without_a_second_approval(
 ) -> None:
     promotion.promote("toy", 1, "ada", "first", tracker=guarded)
 
-    def cut(*_: object) -> None:
-        raise ConnectionError("the line went dead")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(promotion, "_project", cut)
-        with pytest.raises(ConnectionError):
-            promotion.promote("toy", 2, "bob", "second", tracker=guarded)
+    with cut_off(monkeypatch, promotion, "_project"):
+        promotion.promote("toy", 2, "bob", "second", tracker=guarded)
     done = promotion.reconcile("toy", tracker=guarded)
     assert (done.outcome, champion(guarded), len(entries())) == ("healed", 2, 2)
 
@@ -185,13 +181,8 @@ def test_a_promotion_of_another_machine_is_not_taken_for_a_move_by_hand(
 def test_an_approval_that_a_crash_kept_from_its_version_is_told_by_the_next_promotion(
     guarded: tracking.Tracker, monkeypatch: pytest.MonkeyPatch, again: str, told: str
 ) -> None:
-    def cut(*_: object) -> None:
-        raise ConnectionError("the line went dead")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(approval, "sign", cut)
-        with pytest.raises(ConnectionError):
-            promotion.promote("toy", 3, "bob", "looked at it", tracker=guarded)
+    with cut_off(monkeypatch, approval, "sign"):
+        promotion.promote("toy", 3, "bob", "looked at it", tracker=guarded)
     assert (champion(guarded), versions.APPROVER_TAG in tags(guarded, 3)) == (3, False)
     for _ in range(2):
         promotion.promote("toy", 3, again, "again", tracker=guarded)

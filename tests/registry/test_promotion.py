@@ -16,7 +16,7 @@ from stillroom.registry import ledger, promotion, proof, register, runs, trackin
 from stillroom.registry.ledger import Entry
 from stillroom.storage import Folder
 from tests.fault.proxy import ALWAYS, serving
-from tests.registry.conftest import flip_a_byte, replace_by_another
+from tests.registry.conftest import cut_off, flip_a_byte, replace_by_another
 
 MakeRelease = Callable[..., Path]
 
@@ -157,13 +157,8 @@ def test_exception_between_entry_and_alias_is_healed(
 ) -> None:
     promotion.promote("toy", 1, "ada", "first", tracker=registered)
 
-    def cut(*_: object) -> None:
-        raise ConnectionError("the line went dead")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(promotion, "_project", cut)
-        with pytest.raises(ConnectionError):
-            promotion.promote("toy", 2, "ada", "second", tracker=registered)
+    with cut_off(monkeypatch, promotion, "_project"):
+        promotion.promote("toy", 2, "ada", "second", tracker=registered)
     assert (len(entries()), champion(registered)) == (2, 1)
     with caplog.at_level(logging.WARNING, logger="stillroom"):
         done = promotion.reconcile("toy", tracker=registered)

@@ -20,6 +20,7 @@ def card(material: Material, student: StudentMaterial) -> str:
     figures = material.summary["students"][student.name]
     teacher = material.summary["teacher"]
     agreement = student.gate.get("agreement")
+    trained = training(material, student)
     context = {
         "metadata": metadata(material, student),
         "student": student,
@@ -37,7 +38,7 @@ def card(material: Material, student: StudentMaterial) -> str:
         "governance": declarations(material),
         "classes": class_rows(material, student),
         "limits": [*limits(material, student), *scan_limits(material.scan)],
-        "training": (trained := training(material, student)),
+        "training": trained,
         "energy": energy(trained, material.machine_watts),
         "share": figures["params"] / teacher["params"],
     }
