@@ -1,6 +1,7 @@
 """Toys that train in a second: texts of three topics, a tokeniser, an encoder, a workspace around them."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,18 +72,24 @@ def several_topics(n: int, seed: int) -> tuple[list[str], list[list[str]]]:
 
 
 def toy_tokeniser(texts: Sequence[str]) -> Any:
-    """A WordPiece tokeniser trained on the texts, with BERT's special tokens around every text."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """A WordPiece tokeniser of 220 pieces: words that the texts hold twice or more, characters, and pairs of them.
+
+    The trainer of tokenizers settles ties otherwise in every process; here a seed gives one teacher everywhere.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     tokeniser = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokeniser.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokeniser.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=220, special_tokens=SPECIAL_TOKENS, show_progress=False)
-    tokeniser.train_from_iterator(texts, trainer)
-    # the trainer numbers pieces otherwise in every process; sorted, a seed gives one teacher everywhere
-    pieces = [*SPECIAL_TOKENS, *sorted(tokeniser.get_vocab().keys() - set(SPECIAL_TOKENS))]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    clean = (tokeniser.normalizer.normalize_str(text) for text in texts)
+    words = Counter(word for text in clean for word, _ in tokeniser.pre_tokenizer.pre_tokenize_str(text))
+    pieces = {word for word, count in words.items() if count > 1}
+    pieces |= {start + letter for word in words for letter in word for start in ("", "##")}
+    pairs = Counter(f"##{word[at : at + 2]}" for word in words for at in range(1, len(word) - 1))
+    rest = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[: max(0, 220 - len(SPECIAL_TOKENS) - len(pieces))]
+    vocabulary = {piece: number for number, piece in enumerate([*SPECIAL_TOKENS, *sorted({*pieces, *rest})])}
     tokeniser.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    tokeniser.add_special_tokens(SPECIAL_TOKENS)
     ends = [(name, tokeniser.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokeniser.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return tokeniser
