@@ -117,7 +117,7 @@ class GrowthParams(Section):
     """Grown texts for each training row; 0 turns growth off, auto doubles them until a quick student gains no more."""
     methods: tuple[Method, ...] = ("drop",)
     """How, in turn: drop leaves words out, mask puts the teacher's mask token in their place, replace a word that the
-    checkpoint's masked-language head proposes, mix keeps one run of 1 to 5 words."""
+    checkpoint's masked-language head proposes, mix keeps one run of neighbouring words."""
     word_drop: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
     """Share of the words that drop leaves out, mask covers and replace changes."""
 

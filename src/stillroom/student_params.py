@@ -47,6 +47,11 @@ class StudentParams(Section):
         """The teacher's signals that the loss reads."""
         return ("logits",)
 
+    @property
+    def keeps_unseen(self) -> bool:
+        """Whether its vocabulary has pieces that no training row has."""
+        return False
+
 
 class StaticParams(StudentParams):
     """Token embeddings from the teacher (PCA), learned token weights, mean pooling, a small head."""
@@ -94,7 +99,20 @@ class BilstmParams(StudentParams):
     patience: Annotated[int, Field(ge=1)] = 15
 
 
-class SlicedParams(StudentParams):
+class EncoderParams(StudentParams):
+    """What every transformer encoder has."""
+
+    unseen_pieces: bool = False
+    """Fill max_vocabulary with pieces that no training row has: words that texts bring later keep what pretraining
+    taught the encoder of them, and take room (docs/adr/0015-longer-runs-and-unseen-pieces.md)."""
+    batch_tokens: Annotated[int, Field(ge=64)] = 2048
+
+    @property
+    def keeps_unseen(self) -> bool:
+        return self.unseen_pieces
+
+
+class SlicedParams(EncoderParams):
     """The teacher's own lower layers with DistilBERT's losses (arXiv 1910.01108)."""
 
     family: Literal["sliced"]
@@ -103,7 +121,6 @@ class SlicedParams(StudentParams):
     layers: Annotated[int, Field(ge=1)] = 2
     cosine_weight: Share = 0.2
     """Weight of 1 − cosine between the pooled hidden states of student and teacher."""
-    batch_tokens: Annotated[int, Field(ge=64)] = 2048
     patience: Annotated[int, Field(ge=1)] = 1
 
     @property
@@ -111,7 +128,7 @@ class SlicedParams(StudentParams):
         return ("logits", "embedding") if self.cosine_weight > 0 else ("logits",)
 
 
-class NarrowParams(StudentParams):
+class NarrowParams(EncoderParams):
     """Fewer and narrower layers of the teacher's kind, projected from its own, which imitate its states and relations.
 
     TinyBERT (arXiv 1909.10351) and MiniLM (arXiv 2012.15828).
@@ -130,7 +147,6 @@ class NarrowParams(StudentParams):
     relation_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the difference between relations of tokens (softmax of scaled products of their states) there; says
     little where states are short, as in the last layer of all-mpnet-base-v2, more in the middle."""
-    batch_tokens: Annotated[int, Field(ge=64)] = 2048
     patience: Annotated[int, Field(ge=1)] = 3
 
     @property
@@ -149,7 +165,7 @@ class Checkpoint(Section):
     pooling: Literal["mean", "cls"] = "mean"
 
 
-class PretrainedParams(StudentParams):
+class PretrainedParams(EncoderParams):
     """Another, smaller encoder that was pretrained by itself (Turc et al., arXiv 1908.08962)."""
 
     family: Literal["pretrained"]
@@ -158,7 +174,6 @@ class PretrainedParams(StudentParams):
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
     layers: Annotated[int, Field(ge=1)] | None = None
     """Lower layers that are kept of it; default, all."""
-    batch_tokens: Annotated[int, Field(ge=64)] = 2048
     patience: Annotated[int, Field(ge=1)] = 2
 
 
@@ -195,6 +210,8 @@ class AutoParams(Section):
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     """Tokens read of each text, or as many as the teacher reads."""
     max_vocabulary: Annotated[int, Field(ge=64)] = 30_000
+    unseen_pieces: bool = False
+    """Of the encoders that are tried."""
 
     @property
     def signals(self) -> tuple[str, ...]:

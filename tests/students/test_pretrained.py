@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from stillroom.errors import InputError
 from stillroom.params import ComputeParams
 from stillroom.students import pretrained
 from stillroom.students.distil import load_student, load_trained, publish, train
 from stillroom.students.material import Material
+from stillroom.students.vocabulary import trimming
 from stillroom.teacher.model import count_params, load_encoder
 from stillroom.teacher.tokeniser import read_tokeniser
 from stillroom.training import Scratch
@@ -30,6 +32,19 @@ def test_it_reads_texts_with_its_own_tokeniser(
     for row in range(len(TRAIN)):
         assert material.kept[material.tokens.one(row)].tolist() == own.encode(TRAIN.text[row]).ids
     assert material.kept[material.pad] == own.token_to_id("<pad>")
+
+
+def test_words_that_no_training_row_has_are_read_as_the_checkpoint_reads_them_if_asked(
+    material_of: Materials, settings_of: Settings, smaller_checkpoint: Path
+) -> None:
+    own = read_tokeniser(smaller_checkpoint, 32)
+    texts = [name for name in own.get_vocab() if name.isalnum()]
+    changed = []
+    for unseen in (False, True):
+        material = material_of(settings_of("pretrained", unseen_pieces=unseen), True)
+        small = Tokenizer.from_str(material.tokeniser_json)
+        changed.append(trimming(own, small, texts)["changed"])
+    assert changed[1] == 0 < changed[0]
 
 
 def test_the_whole_checkpoint_is_the_student_but_for_the_vocabulary(

@@ -211,11 +211,13 @@ class Encoder(nn.Module):
     heads=st.integers(1, 16),
     families=st.permutations(["static", "cnn", "bilstm", "sliced", "narrow"]).map(tuple),
     trials=st.integers(1, 9),
+    unseen=st.booleans(),
 )
 def test_levels_are_made_of_settings_that_a_teacher_allows(
-    layers: int, heads: int, families: tuple[str, ...], trials: int
+    layers: int, heads: int, families: tuple[str, ...], trials: int, unseen: bool
 ) -> None:
-    settings = AutoParams(family="auto", families=families, trials=trials, max_length=64)  # type: ignore[arg-type]
+    asked = {"families": families, "trials": trials, "max_length": 64, "unseen_pieces": unseen}
+    settings = AutoParams(family="auto", **asked)  # type: ignore[arg-type]
     made = levels(settings, Encoder(layers, heads), 32, "single_label")
     assert {level.candidates[0].family for level in made} == set(families)
     assert len({level.name for level in made}) == len(made)
@@ -224,6 +226,7 @@ def test_levels_are_made_of_settings_that_a_teacher_allows(
         assert len(set(map(repr, level.candidates))) == len(level.candidates)
         for student in level.candidates:
             assert student.max_length == 32
+            assert student.keeps_unseen == (unseen and student.family in ("sliced", "narrow"))
             assert getattr(student, "layers", 1) <= max(1, layers - 1)
             assert getattr(student, "width", 26) % 26 == 0
             assert getattr(student, "width", 26) <= 26 * heads
@@ -241,12 +244,12 @@ def test_no_recipe_sets_one_class_against_all_others_where_texts_have_several_la
 
 def test_an_encoder_of_ones_own_is_a_level_beside_the_families() -> None:
     checkpoint = Checkpoint(source="own", sha256="0" * 64)
-    settings = AutoParams(family="auto", families=("static",), checkpoint=checkpoint, trials=2)
+    settings = AutoParams(family="auto", families=("static",), checkpoint=checkpoint, trials=2, unseen_pieces=True)
     made = levels(settings, nn.Identity(), 32, "single_label")
     assert [level.name for level in made] == ["static", "pretrained"]
     for student in made[1].candidates:
         assert isinstance(student, PretrainedParams)
-        assert (student.checkpoint, student.layers) == (checkpoint, None)
+        assert (student.checkpoint, student.layers, student.keeps_unseen) == (checkpoint, None, True)
 
 
 def test_layers_are_counted_only_for_families_that_ask_for_them() -> None:

@@ -34,9 +34,9 @@ def padding(tokeniser: Any) -> int:
     return tokeniser.token_to_id("[PAD]") if found is None else found
 
 
-def trimmed(kind: str, limit: int, special_tokens: bool) -> tuple[Any, Vocabulary]:
+def trimmed(kind: str, limit: int, special_tokens: bool, unseen: bool = False) -> tuple[Any, Vocabulary]:
     tokeniser, tokens = original(kind)
-    vocabulary = trim(tokeniser, tokens, limit, padding(tokeniser), special_tokens)
+    vocabulary = trim(tokeniser, tokens, limit, padding(tokeniser), special_tokens, unseen)
     return Tokenizer.from_str(vocabulary.tokeniser_json), vocabulary
 
 
@@ -44,9 +44,11 @@ every_cut = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_cut
-@given(limit=st.integers(64, 500), special_tokens=st.booleans())
-def test_kept_ids_stand_for_the_same_pieces_within_the_limit(kind: str, limit: int, special_tokens: bool) -> None:
-    small, vocabulary = trimmed(kind, limit, special_tokens)
+@given(limit=st.integers(64, 500), special_tokens=st.booleans(), unseen=st.booleans())
+def test_kept_ids_stand_for_the_same_pieces_within_the_limit(
+    kind: str, limit: int, special_tokens: bool, unseen: bool
+) -> None:
+    small, vocabulary = trimmed(kind, limit, special_tokens, unseen)
     kept = vocabulary.kept
     assert len(set(kept.tolist())) == len(kept) == small.get_vocab_size() <= limit
     names = [original(kind)[0].id_to_token(int(index)) for index in kept]
@@ -55,10 +57,12 @@ def test_kept_ids_stand_for_the_same_pieces_within_the_limit(kind: str, limit: i
 
 
 @every_cut
-@given(limit=st.integers(64, 500), special_tokens=st.booleans())
-def test_texts_whose_pieces_are_all_kept_are_encoded_alike(kind: str, limit: int, special_tokens: bool) -> None:
+@given(limit=st.integers(64, 500), special_tokens=st.booleans(), unseen=st.booleans())
+def test_texts_whose_pieces_are_all_kept_are_encoded_alike(
+    kind: str, limit: int, special_tokens: bool, unseen: bool
+) -> None:
     tokeniser, _ = original(kind)
-    small, vocabulary = trimmed(kind, limit, special_tokens)
+    small, vocabulary = trimmed(kind, limit, special_tokens, unseen)
     kept = set(vocabulary.kept.tolist())
     compared = 0
     for text in [*USED, *WORDS]:
@@ -76,6 +80,33 @@ def test_with_room_for_all_that_is_used_nothing_changes(kind: str) -> None:
     again = tokenise(small, USED, MAX_LENGTH)
     np.testing.assert_array_equal(vocabulary.kept[again.ids], tokens.ids)
     assert len(vocabulary.kept) < tokeniser.get_vocab_size()
+
+
+@every_cut
+def test_pieces_that_no_training_row_has_take_the_room_that_is_left_in_their_order(kind: str) -> None:
+    tokeniser, tokens = original(kind)
+    small, vocabulary = trimmed(kind, 500, True, unseen=True)
+    assert [small.encode(text).tokens for text in TEXTS] == [tokeniser.encode(text).tokens for text in TEXTS]
+    seen = trimmed(kind, 500, True)[1].kept.tolist()
+    unseen = vocabulary.kept[len(seen) :].tolist()
+    assert vocabulary.kept[: len(seen)].tolist() == seen
+    assert len(unseen) > 10
+    assert not set(unseen).intersection(tokens.ids.tolist())
+    assert unseen == sorted(unseen)
+    fewer = trimmed(kind, len(seen) + 7, True, unseen=True)[1].kept.tolist()
+    assert len(seen) < len(fewer) <= len(seen) + 7
+    assert fewer == vocabulary.kept[: len(fewer)].tolist()
+
+
+def test_pieces_that_no_text_can_have_take_no_room() -> None:
+    spec = json.loads(original("WordPiece")[0].to_str())
+    dead = ["[unused0]", "[unused1]", "##a-b", "Capital"]
+    spec["model"]["vocab"] |= {name: 1000 + number for number, name in enumerate([*dead, "alive"])}
+    tokeniser = Tokenizer.from_str(json.dumps(spec))
+    tokens = tokenise(tokeniser, USED, MAX_LENGTH)
+    small = Tokenizer.from_str(trim(tokeniser, tokens, 5000, 0, True, unseen=True).tokeniser_json)
+    assert [small.token_to_id(name) for name in dead] == [None] * len(dead)
+    assert small.token_to_id("alive") is not None
 
 
 def least_limit(kind: str) -> int:

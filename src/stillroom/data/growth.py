@@ -2,8 +2,8 @@
 
 A teacher is sure of the rows that it was trained on, so its answers for them say little more than the labels; of texts
 that lack some words it has to judge anew. Words left out or masked and n-grams sampled are the ways of Tang et al.
-(arXiv 1903.12136), words replaced by a masked-language head that of TinyBERT (Jiao et al., arXiv 1909.10351).
-docs/adr/0008-growth.md has the figures.
+(arXiv 1903.12136), here with n-grams of any length, words replaced by a masked-language head that of TinyBERT (Jiao et
+al., arXiv 1909.10351). docs/adr/0008-growth.md and docs/adr/0015-longer-runs-and-unseen-pieces.md have the figures.
 """
 
 import hashlib
@@ -23,7 +23,6 @@ from stillroom.params import GrowthParams, Method
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-_LONGEST_RUN = 5
 _STREAMS: dict[Method, tuple[int, ...]] = {"drop": (), "mask": (1,), "mix": (2,), "replace": (3,)}
 """What a method draws by, beside seed and text: with one method more, the others make the same texts."""
 
@@ -130,9 +129,9 @@ def _thinned(words: Sequence[str], generator: np.random.Generator, share: float,
 
 
 def _run(words: Sequence[str], generator: np.random.Generator) -> list[str]:
-    """One n-gram of the words, shorter than all of them; none of a single word."""
+    """Neighbouring words, any number of them but all alike likely; none of a single word."""
     if len(words) < 2:
         return []
-    length = int(generator.integers(1, min(_LONGEST_RUN, len(words) - 1), endpoint=True))
+    length = int(generator.integers(1, len(words)))
     start = int(generator.integers(0, len(words) - length, endpoint=True))
     return list(words[start : start + length])

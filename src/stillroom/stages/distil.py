@@ -121,7 +121,8 @@ class _Room:
         """What a student of these settings is made from; the same for all that differ in other settings only."""
         special = FAMILIES[settings.family].SPECIAL_TOKENS
         given = settings.checkpoint if isinstance(settings, PretrainedParams) else None
-        key = (settings.max_length, settings.max_vocabulary, special, settings.signals, given)
+        vocabulary = (settings.max_vocabulary, settings.keeps_unseen, special)
+        key = (settings.max_length, vocabulary, settings.signals, given)
         if key not in self._gathered:
             rows = self._rows["train"], self._grown, self._rows["validation"]
             start = None

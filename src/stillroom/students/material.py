@@ -102,6 +102,7 @@ def gather(
         settings.max_vocabulary,
         description.pad,
         special_tokens,
+        settings.keeps_unseen,
     )
     trimmed: Any = Tokenizer.from_str(vocabulary.tokeniser_json)
     trimmed.enable_truncation(settings.max_length)

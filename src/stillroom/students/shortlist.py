@@ -61,23 +61,25 @@ def levels(settings: AutoParams, encoder: Any, max_length: int, problem: Problem
     counted, where a family asks for that.
     """
     common = {"max_length": min(settings.max_length, max_length), "max_vocabulary": settings.max_vocabulary}
+    whole = {"unseen_pieces": settings.unseen_pieces}
     shapes: list[tuple[str, str, Mapping[str, Any]]] = [
-        (family, *told) for family in settings.families for told in _shapes(family, encoder)
+        (family, *told) for family in settings.families for told in _shapes(family, encoder, whole)
     ]
     if settings.checkpoint is not None:
-        shapes.append(("pretrained", "pretrained", {"checkpoint": settings.checkpoint}))
+        shapes.append(("pretrained", "pretrained", {**whole, "checkpoint": settings.checkpoint}))
     return [
         Level(name, tuple(_candidates(family, {**common, **shape}, settings.trials, problem)))
         for family, name, shape in shapes
     ]
 
 
-def _shapes(family: str, encoder: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _shapes(family: str, encoder: Any, common: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name and settings of a family's levels; common: settings of every encoder."""
     if family not in ("sliced", "narrow"):
         yield family, {}
         return
     _, _, layers = layers_of(encoder)
-    shape: dict[str, Any] = {"epochs": _ENCODER_EPOCHS, "patience": 2}
+    shape: dict[str, Any] = {**common, "epochs": _ENCODER_EPOCHS, "patience": 2}
     if family == "narrow":
         head = encoder.config.hidden_size // encoder.config.num_attention_heads
         shape["width"] = head * max(1, round(encoder.config.num_attention_heads / 2))

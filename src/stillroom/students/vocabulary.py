@@ -1,7 +1,8 @@
 """Trim a tokeniser to the pieces that the training rows use, so that a student carries no dead embeddings.
 
 Words that lose their piece fall back to smaller pieces: single-character pieces that were used come first, so a known
-word does not turn into nothing while the limit has room for them.
+word does not turn into nothing while the limit has room for them. Where asked, pieces that no training row uses take
+the rest of the room: a pretrained encoder knows words that training rows did not happen to hold.
 """
 
 import json
@@ -30,8 +31,13 @@ class Vocabulary:
     pad: int
 
 
-def trim(tokeniser: Any, tokens: Tokens, limit: int, pad: int, special_tokens: bool) -> Vocabulary:
+def trim(
+    tokeniser: Any, tokens: Tokens, limit: int, pad: int, special_tokens: bool, unseen: bool = False
+) -> Vocabulary:
     """Keep the padding, unknown and special tokens and the most frequent pieces, at most `limit` in all.
+
+    unseen: pieces that the training rows lack take what room is left, in the order of their ids, which is that of how
+    frequent they were where the tokeniser was trained.
 
     tokens: the training rows in the teacher's ids. special_tokens: the student reads the tokens put around every
     text, as the teacher does, and its forced tokens keep their order (encoders that number positions from the padding
@@ -49,7 +55,11 @@ def trim(tokeniser: Any, tokens: Tokens, limit: int, pad: int, special_tokens: b
     forced = _forced(spec, ids, pad)
     counts = np.bincount(tokens.ids, minlength=max(names) + 1)
     used = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index] and int(index) in names]
-    wanted = _PIECES[kind](model, ids, [names[index] for index in used], limit - len(forced))
+    pieces = [names[index] for index in used]
+    spare = [names[index] for index in sorted(names) if not counts[index]] if unseen else []
+    if kind == "WordPiece":
+        spare = [piece for piece in spare if _can_come(tokeniser, piece, model)]
+    wanted = _PIECES[kind](model, ids, pieces, spare, limit - len(forced))
     first = sorted(forced) if special_tokens else [pad, *forced]
     kept = list(dict.fromkeys([*first, *(ids[name] for name in wanted)]))
     renumbered = {names[old]: new for new, old in enumerate(kept)}
@@ -117,6 +127,14 @@ def _names_around(processor: Mapping[str, Any] | None) -> list[str]:
     return [*inner, *ends, *told]
 
 
+def _can_come(tokeniser: Any, piece: str, model: Mapping[str, Any]) -> bool:
+    """Whether a word can have this piece: BERT's vocabularies hold a thousand like [unused7], which are cut before."""
+    part = piece.removeprefix(model.get("continuing_subword_prefix", "##"))
+    if tokeniser.normalizer is not None and tokeniser.normalizer.normalize_str(part) != part:
+        return False
+    return tokeniser.pre_tokenizer is None or len(tokeniser.pre_tokenizer.pre_tokenize_str(part)) == 1
+
+
 def _letters(used: Iterable[str]) -> list[str]:
     """Every letter of the pieces, those of frequent pieces first."""
     return list(dict.fromkeys(letter for piece in used for letter in piece))
@@ -126,18 +144,24 @@ def _frequent(used: Iterable[str], always: Iterable[str], limit: int) -> list[st
     return list(dict.fromkeys([*always, *used]))[: max(limit, 0)]
 
 
-def _word_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
+def _word_pieces(
+    model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], spare: list[str], limit: int
+) -> list[str]:
     prefix = model.get("continuing_subword_prefix", "##")
     letters = _letters(piece.removeprefix(prefix) for piece in used)
     singles = [piece for letter in letters for piece in (letter, prefix + letter) if piece in ids]
-    return _frequent(used, singles, limit)
+    return _frequent([*used, *spare], singles, limit)
 
 
-def _unigram_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
-    return _frequent(used, [letter for letter in _letters(used) if letter in ids], limit)
+def _unigram_pieces(
+    model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], spare: list[str], limit: int
+) -> list[str]:
+    return _frequent([*used, *spare], [letter for letter in _letters(used) if letter in ids], limit)
 
 
-def _bpe_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
+def _bpe_pieces(
+    model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], spare: list[str], limit: int
+) -> list[str]:
     """A piece needs both parts of its merge, down to single symbols; whole chains are kept or none."""
     prefix, suffix = (model.get(name) or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
     parts: dict[str, tuple[str, str]] = {}
@@ -146,7 +170,7 @@ def _bpe_pieces(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str
         parts.setdefault(joined, (left, right))
     forms = (form for letter in _letters(used) for form in (letter, prefix + letter, letter + suffix))
     kept = dict.fromkeys(_frequent((), (form for form in forms if form in ids), limit))
-    for piece in used:
+    for piece in (*used, *spare):
         chain: dict[str, None] = {}
         _collect(piece, parts, chain)
         new = [name for name in chain if name not in kept and name in ids]
@@ -168,8 +192,10 @@ def _collect(piece: str, parts: Mapping[str, tuple[str, str]], into: dict[str, N
             _collect(part, parts, into)
 
 
-def _word_level(model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], limit: int) -> list[str]:
-    return _frequent(used, (), limit)
+def _word_level(
+    model: Mapping[str, Any], ids: Mapping[str, int], used: list[str], spare: list[str], limit: int
+) -> list[str]:
+    return _frequent([*used, *spare], (), limit)
 
 
 _PIECES = {
