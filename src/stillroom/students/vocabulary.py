@@ -36,10 +36,10 @@ def trim(
 ) -> Vocabulary:
     """Keep the padding, unknown and special tokens and the most frequent pieces, at most `limit` in all.
 
-    unseen: pieces that the training rows lack take what room is left, in the order of their ids, which is mostly that
-    of their frequency where the tokeniser was trained. tokens: the training rows in the teacher's ids. special_tokens: the student reads the tokens put around every
+    tokens: the training rows in the teacher's ids. special_tokens: the student reads the tokens put around every
     text, as the teacher does, and its forced tokens keep their order (encoders that number positions from the padding
-    id rely on that); without them, for a bag of words, the padding token comes first.
+    id rely on that); without them, for a bag of words, the padding token comes first. unseen: pieces that the training
+    rows lack take what room is left, in the order of their ids, mostly that of how frequent they are in a language.
     Raises InputError for a tokeniser that is not WordPiece, BPE, Unigram or WordLevel.
     """
     spec = json.loads(tokeniser.to_str())
