@@ -11,8 +11,9 @@ The work falls into parts, DATA/TEACHER/SYSTEM-SEED, each a JSON file below --re
 again, so the benchmark can be stopped, and run in pieces: --only 'banking77/*/tfidf-*'. The student of seed 0 comes
 from `stillroom run`; those of later seeds have its settings, found by a search or not, and learn from the same teacher,
 split and cache, so that seeds differ in how a student is trained and in nothing else. --compact is a smaller pretrained
-encoder, from which searches beside other teachers may start. Every figure is of the same test rows. Intervals over
-seeds are the widest of theirs: the least lower bound and the greatest upper bound.
+encoder, from which searches beside other teachers may start, within a fifth of all-mpnet-base-v2's weights. Every
+figure is of the same test rows. Intervals over seeds are the widest of theirs: the least lower bound and the greatest
+upper bound.
 
 Each pair of data and teacher has a state folder of its own, so that the checkout's warm store plays no part in how long
 something takes. Where DVC still had a stage in its cache, the time to train is null. No GPU is used.

@@ -120,7 +120,7 @@ def test_runs_of_every_length_are_drawn_alike_often() -> None:
     texts = [" ".join(f"word{number}-{place}" for place in range(21)) for number in range(200)]
     made = Counter(len(one.split()) for one in grown(texts, factor=20, methods=("mix",)).texts)
     assert sorted(made) == list(range(1, 21))
-    # of 4,000 runs 200 have each length; equal ones, likelier among the short, are kept once
+    # of 4,000 runs some 200 have each length; equal ones, likelier among the long, are kept once
     assert min(made.values()) > 130
     assert max(made.values()) < 270
 

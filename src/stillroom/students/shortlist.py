@@ -61,25 +61,25 @@ def levels(settings: AutoParams, encoder: Any, max_length: int, problem: Problem
     counted, where a family asks for that.
     """
     common = {"max_length": min(settings.max_length, max_length), "max_vocabulary": settings.max_vocabulary}
-    whole = {"unseen_pieces": settings.unseen_pieces}
+    of_encoders = {"unseen_pieces": settings.unseen_pieces}
     shapes: list[tuple[str, str, Mapping[str, Any]]] = [
-        (family, *told) for family in settings.families for told in _shapes(family, encoder, whole)
+        (family, *told) for family in settings.families for told in _shapes(family, encoder, of_encoders)
     ]
     if settings.checkpoint is not None:
-        shapes.append(("pretrained", "pretrained", {**whole, "checkpoint": settings.checkpoint}))
+        shapes.append(("pretrained", "pretrained", {**of_encoders, "checkpoint": settings.checkpoint}))
     return [
         Level(name, tuple(_candidates(family, {**common, **shape}, settings.trials, problem)))
         for family, name, shape in shapes
     ]
 
 
-def _shapes(family: str, encoder: Any, common: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and settings of a family's levels; common: settings of every encoder."""
+def _shapes(family: str, encoder: Any, of_encoders: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name and settings of a family's levels; of_encoders: settings that every family of encoders has."""
     if family not in ("sliced", "narrow"):
         yield family, {}
         return
     _, _, layers = layers_of(encoder)
-    shape: dict[str, Any] = {**common, "epochs": _ENCODER_EPOCHS, "patience": 2}
+    shape: dict[str, Any] = {**of_encoders, "epochs": _ENCODER_EPOCHS, "patience": 2}
     if family == "narrow":
         head = encoder.config.hidden_size // encoder.config.num_attention_heads
         shape["width"] = head * max(1, round(encoder.config.num_attention_heads / 2))
