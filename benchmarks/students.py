@@ -225,18 +225,25 @@ def choose(summary: Found) -> str:
 
 
 def train_again(first: Path, workspace: Path, student: str, seed: int, variables: Mapping[str, str]) -> None:
-    """The same student with another seed, from all that stands before it in the first workspace; what a search has
-    found is not searched again.
+    """The same student with another seed; what a search has found is not searched again."""
+    from stillroom.files import read_json
+
+    found = read_json(first / "artifacts/students" / student / "student.json").get("settings")
+    train_beside(first, workspace, student, found, seed, variables)
+
+
+def train_beside(
+    first: Path, workspace: Path, student: str, settings: Found | None, seed: int, variables: Mapping[str, str]
+) -> None:
+    """A student from all that stands before it in the first workspace. settings: its own; None, as given there.
 
     The stages are called by hand: a seed in params.yaml would teach another teacher on another split.
     """
-    from stillroom.files import read_json
     from stillroom.params_file import load_params, write_yaml
 
     rooms = [f"artifacts/{room}" for room in ("ingested", "split", "grown", "teacher", "cache", "reference")]
     (workspace / "artifacts").mkdir(parents=True, exist_ok=True)
-    found = read_json(first / "artifacts/students" / student / "student.json").get("settings")
-    own = [] if found is None else [f"students={json.dumps({student: found})}"]
+    own = [] if settings is None else [f"students={json.dumps({student: settings})}"]
     write_yaml(load_params(first / "params.yaml", [f"seed={seed}", *own]), workspace / "params.yaml")
     for name in ("requirements.lock", *rooms):
         (workspace / name).unlink(missing_ok=True)
@@ -336,10 +343,10 @@ def summarise(pairs: Sequence[tuple[Found, Found]]) -> Found:
     for result, student in pairs:
         if result["data_sha256"] != student["data_sha256"]:
             sys.exit("parts of different rows; remove the results whose workspace was made anew")
-    accuracies = [_accuracy(result["predicted"], student["labels"]) for result, student in pairs]
+    accuracies = [accuracy(result["predicted"], student["labels"]) for result, student in pairs]
     ratios = [_ratios(result["latency_ms"], student["torch_over_int8"]) for result, student in pairs]
     drops = [
-        _accuracy(result["unquantised"], student["labels"]) - _accuracy(result["predicted"], student["labels"])
+        accuracy(result["unquantised"], student["labels"]) - accuracy(result["predicted"], student["labels"])
         for result, student in pairs
         if result["unquantised"] is not None
     ]
@@ -348,18 +355,19 @@ def summarise(pairs: Sequence[tuple[Found, Found]]) -> Found:
     return {
         "seeds": len(pairs),
         "accuracy": round(mean(accuracies), 4),
-        "retention": _widest([_compared(result, student, "teacher") for result, student in pairs]),
+        "retention": widest([compared(result, student, "teacher") for result, student in pairs]),
         "params_fraction": round(first["params"] / beside_it["teacher_params"], 6),
         "speedup": {name: float(f"{median(ratio[name] for ratio in ratios):.4g}") for name in ratios[0]},
         "size_ratio": round(beside_it["teacher_size_bytes"] / first["size_bytes"], 2),
-        "baseline_gain": _widest([_gain(result, student) for result, student in pairs]),
+        "baseline_gain": widest([gain(result, student) for result, student in pairs]),
         "int8_drop": round(mean(drops), 4) if drops else None,
         "train_seconds": None if None in seconds else round(mean(seconds), 1),
         "setting": first["setting"],
     }
 
 
-def _accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
+def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    """Share of class ids that are the label."""
     return mean(float(own == label) for own, label in zip(predicted, labels, strict=True))
 
 
@@ -373,7 +381,7 @@ def _ratios(latency_ms: Found, torch_over_int8: float) -> dict[str, float]:
     return {"vs_torch_fp32": ratios["vs_onnx_int8"] * torch_over_int8, **ratios}
 
 
-def _compared(result: Found, student: Found, other: str) -> tuple[float, float, float]:
+def compared(result: Found, student: Found, other: str) -> tuple[float, float, float]:
     """Accuracy ÷ that of `other` on the same rows: point and one-sided bounds of the gate's paired bootstrap."""
     from stillroom.gate.statistics import cells, retention
 
@@ -382,14 +390,15 @@ def _compared(result: Found, student: Found, other: str) -> tuple[float, float, 
     return found.point, found.lower, found.upper
 
 
-def _gain(result: Found, student: Found) -> tuple[float, float, float]:
+def gain(result: Found, student: Found) -> tuple[float, float, float]:
     """Accuracy minus that of the student trained without a teacher: the ratio's point and bounds times the latter."""
-    baseline = _accuracy(student["baseline"], student["labels"])
-    point, lower, upper = ((ratio - 1.0) * baseline for ratio in _compared(result, student, "baseline"))
+    baseline = accuracy(student["baseline"], student["labels"])
+    point, lower, upper = ((ratio - 1.0) * baseline for ratio in compared(result, student, "baseline"))
     return point, lower, upper
 
 
-def _widest(bounds: Sequence[tuple[float, float, float]]) -> dict[str, float]:
+def widest(bounds: Sequence[tuple[float, float, float]]) -> dict[str, float]:
+    """The mean of some points, with the least lower and the greatest upper of their bounds."""
     points, lower, upper = zip(*bounds, strict=True)
     return {"point": round(mean(points), 4), "lower": round(min(lower), 4), "upper": round(max(upper), 4)}
 

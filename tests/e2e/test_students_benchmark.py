@@ -1,5 +1,6 @@
 """benchmarks/students.py on a tiny run, with the systems that the project's own environment can train."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -48,3 +49,25 @@ def test_systems_are_measured_beside_the_workspaces_student(
     assert of_seeds[0]["commit"] == students.commit()
     assert (of_seeds[0]["unquantised"] is None) == (selected["quantisation"] == "fp32")
     assert not list(tmp_path.rglob("*.answer"))
+
+
+def test_a_family_is_set_beside_itself_without_the_teacher(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(students.ROOT / "benchmarks"))
+    families = importlib.import_module("families")
+    given = ["--workspace", str(tiny_run.workspace), "--results", str(tmp_path), "--family", "static", "--json"]
+    monkeypatch.setattr(sys, "argv", ["families.py", *given])
+    families.main()
+    told = capfd.readouterr().out
+    figures = json.loads(told.splitlines()[-1])["static"]
+    without, gained = figures["baseline_accuracy"], figures["baseline_gain"]
+    assert figures["accuracy"] == pytest.approx(without + gained["point"], abs=2e-4)
+    assert gained["lower"] <= gained["point"] <= gained["upper"]
+    assert figures["retention"]["lower"] <= figures["retention"]["point"]
+    evaluated = tmp_path / "static-0/artifacts/evaluations/static/evaluation.json"
+    measured = json.loads(evaluated.read_text())
+    assert figures["baseline_accuracy"] == pytest.approx(measured["baseline_metrics"]["accuracy"], abs=1e-4)
+    monkeypatch.setattr(families, "train_beside", lambda *_: pytest.fail("trained again"))
+    families.main()
+    assert capfd.readouterr().out == told
