@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from students import Found, accuracy, beside, compared, environment, gain, train_beside, widest
+from students import Found, accuracy, answers, beside, compared, environment, gain, train_beside, widest
 
 FAMILIES = ("static", "cnn", "bilstm", "sliced", "narrow")
 
@@ -49,16 +49,12 @@ def settings(first: Path, family: str) -> Found:
 
 def summarise(workspace: Path, family: str) -> Found:
     """Figures of one family, on the test rows."""
-    from stillroom.data.splits import read_split
-    from stillroom.export.predictions import read_probabilities
     from stillroom.files import read_json
 
-    folder = workspace / "artifacts/evaluations" / family
-    evaluation, others = read_json(folder / "evaluation.json"), beside(workspace, family)
-    test = read_split(workspace / "artifacts/split", "test")
-    predicted = read_probabilities(folder / "predictions.parquet", "student", test).argmax(axis=1).tolist()
+    evaluation = read_json(workspace / "artifacts/evaluations" / family / "evaluation.json")
+    others, predicted = beside(workspace, family), answers(workspace, family, "student")
     return {
-        "params_fraction": round(evaluation["params"] / others["teacher_params"], 5),
+        "params_fraction": round(evaluation["params"] / others["teacher_params"], 6),
         "quantisation": evaluation["quantisation"],
         "accuracy": round(accuracy(predicted, others["labels"]), 4),
         "baseline_accuracy": round(accuracy(others["baseline"], others["labels"]), 4),

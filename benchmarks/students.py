@@ -255,24 +255,28 @@ def train_beside(
 def beside(workspace: Path, student: str) -> Found:
     """What every system of this seed is compared with: labels, teacher and baseline on the test rows, and figures."""
     from stillroom.data.splits import read_split
-    from stillroom.export.predictions import read_probabilities
     from stillroom.files import read_json
 
-    folder = workspace / "artifacts/evaluations" / student
-    evaluation = read_json(folder / "evaluation.json")
-    test = read_split(workspace / "artifacts/split", "test")
-    chosen = {
-        name: read_probabilities(folder / "predictions.parquet", name, test).argmax(axis=1).tolist()
-        for name in ("teacher", "baseline")
-    }
+    evaluation = read_json(workspace / "artifacts/evaluations" / student / "evaluation.json")
     return {
         "student": student,
-        "labels": test.label.tolist(),
-        **chosen,
+        "labels": read_split(workspace / "artifacts/split", "test").label.tolist(),
+        **{name: answers(workspace, student, name) for name in ("teacher", "baseline")},
         "teacher_params": evaluation["teacher"]["params"],
         "teacher_size_bytes": evaluation["teacher"]["size_bytes"],
         "torch_over_int8": evaluation["speedup"]["vs_torch_fp32"] / evaluation["speedup"]["vs_onnx_int8"],
     }
+
+
+def answers(workspace: Path, student: str, model: str) -> list[int]:
+    """Class ids that a model gives the test rows, as a student's evaluation keeps them."""
+    from stillroom.data.splits import read_split
+    from stillroom.export.predictions import read_probabilities
+
+    test = read_split(workspace / "artifacts/split", "test")
+    kept = workspace / "artifacts/evaluations" / student / "predictions.parquet"
+    chosen: list[int] = read_probabilities(kept, model, test).argmax(axis=1).tolist()
+    return chosen
 
 
 def stage_seconds(stages: Sequence[str], student: str, workspaces: Sequence[Path]) -> float | None:
