@@ -36,6 +36,8 @@ from stillroom.export.measure import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {"banking77": "examples/banking77.yaml", "sst2": "examples/sentences.yaml"}
+LEARNING_RATES = {"all-mpnet-base-v2": "5.0e-5"}
+"""Of teachers for which an example's may not be made; it would be that of a smaller one."""
 COMPACT = {"max_package_bytes": 21_900_000, "max_vocabulary": 26_000, "unseen_pieces": "true"}
 """What is asked of a search that may start from --compact: a fifth of all-mpnet-base-v2's weights, at one byte each."""
 SEEDS = (0, 1, 2)
@@ -206,6 +208,8 @@ def run_command(params: str, data: Path, teacher: Path, workspace: Path, compact
         "teacher.source": teacher,
         "teacher.name": teacher.name,
     }
+    if teacher.name in LEARNING_RATES:
+        overrides["teacher.learning_rate"] = LEARNING_RATES[teacher.name]
     if compact is not None:
         checkpoint = f"{{source: '{compact}', sha256: {tree_digest(compact)}}}"
         students = load_params(ROOT / params).students
