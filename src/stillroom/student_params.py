@@ -170,11 +170,12 @@ class PretrainedParams(EncoderParams):
 
     family: Literal["pretrained"]
     checkpoint: Checkpoint
-    epochs: Annotated[int, Field(ge=1)] = 6
+    epochs: Annotated[int, Field(ge=1)] = 4
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
     layers: Annotated[int, Field(ge=1)] | None = None
     """Lower layers that are kept of it; default, all."""
-    patience: Annotated[int, Field(ge=1)] = 2
+    patience: Annotated[int, Field(ge=1)] = 4
+    """As many as the epochs: the last, whose steps are smallest, are the best (docs/adr/0016-no-early-stop.md)."""
 
 
 FixedStudent = Annotated[
