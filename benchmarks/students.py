@@ -38,8 +38,14 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {"banking77": "examples/banking77.yaml", "sst2": "examples/sentences.yaml"}
 LEARNING_RATES = {"all-mpnet-base-v2": "5.0e-5"}
 """Of teachers for which an example's may not be made; it would be that of a smaller one."""
-COMPACT = {"max_package_bytes": 21_900_000, "max_vocabulary": 26_000, "unseen_pieces": "true"}
-"""What is asked of a search that may start from --compact: a fifth of all-mpnet-base-v2's weights, at one byte each."""
+COMPACT = {
+    "families": "[static, cnn, bilstm]",
+    "max_package_bytes": 30_000_000,
+    "max_vocabulary": 26_000,
+    "unseen_pieces": "true",
+}
+"""What is asked of a search that may start from --compact: a fifth of all-mpnet-base-v2's weights at most, which
+all-MiniLM-L6-v2 has with so many pieces and no slice of the teacher, and room for a few of them in fp32."""
 SEEDS = (0, 1, 2)
 OURS = ("student", "teacher_int8")
 PEERS = ("tfidf", "model2vec", "setfit", "layer_cut")
