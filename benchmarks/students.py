@@ -37,7 +37,7 @@ from stillroom.export.measure import machine
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {"banking77": "examples/banking77.yaml", "sst2": "examples/sentences.yaml"}
 LEARNING_RATES = {"all-mpnet-base-v2": "5.0e-5"}
-"""Of teachers for which an example's may not be made; it would be that of a smaller one."""
+"""Of teachers for which the rate of an example, which is that of its own teacher, may be too high."""
 COMPACT = {
     "families": "[static, cnn, bilstm]",
     "max_package_bytes": 30_000_000,
