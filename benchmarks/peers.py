@@ -14,7 +14,8 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,8 @@ def setfit(task: Task) -> Trained:
         show_progress_bar=False,
     )
     trainer = Trainer(model=model, args=settings, train_dataset=few)
-    trainer.train_embeddings(list(few["text"]), list(few["label"]))
+    with faster_products():
+        trainer.train_embeddings(list(few["text"]), list(few["label"]))
     trainer.train_classifier(task.texts, task.labels)
     model.save_pretrained(str(task.scratch / "model"))
     return Trained(
@@ -292,7 +294,8 @@ def layer_cut(task: Task) -> Trained:
         dataloader_pin_memory=False,
     )
     rows = Dataset.from_dict({"sentence": task.texts, "label": answers.tolist()})
-    SentenceTransformerTrainer(model=cut, args=settings, train_dataset=rows, loss=MSELoss(cut)).train()
+    with faster_products():
+        SentenceTransformerTrainer(model=cut, args=settings, train_dataset=rows, loss=MSELoss(cut)).train()
     head = LogisticRegression(max_iter=1000).fit(cut.encode(task.texts), task.labels)
     target = task.scratch / "model"
     cut.save_pretrained(str(target))
@@ -311,6 +314,19 @@ def layer_cut(task: Task) -> Trained:
         setting=f"layers {kept}, {CUT_EPOCHS} epochs of MSELoss, logistic regression, dynamic int8 ({kind})",
         unquantised=head.predict(cut.encode(task.test)).tolist(),
     )
+
+
+@contextmanager
+def faster_products() -> Iterator[None]:
+    """Encoders are trained with bf16 products where Stillroom's are; weights and what is served stay fp32."""
+    import torch
+
+    from stillroom import compute
+    from stillroom.params import ComputeParams
+
+    faster = compute.precision(ComputeParams()) == "bf16"
+    with torch.autocast("cpu", torch.bfloat16, enabled=faster):
+        yield
 
 
 def _sentence_encoder(task: Task) -> Path:

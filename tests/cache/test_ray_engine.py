@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import psutil
@@ -114,10 +116,12 @@ def test_workers_that_are_killed_cost_their_unfinished_units_and_nothing_else(
         done = threading.Event()
         killer = threading.Thread(target=kill_now_and_then, args=(done,))
         killer.start()
-        workers.run(work, lambda rows: moved.set())
-        done.set()
-        moved.set()
-        killer.join()
+        try:
+            workers.run(work, lambda rows: moved.set())
+        finally:
+            done.set()
+            moved.set()
+            killer.join()
     told = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     started = [event for event in told if event["kind"] == "unit"]
     assert len(killed) == KILLS
@@ -131,6 +135,30 @@ def test_workers_that_are_killed_cost_their_unfinished_units_and_nothing_else(
     positions = reader.locate(local.keys, "texts")
     expected = local.reader.read("logits", local.reader.locate(local.keys, "texts"))
     np.testing.assert_array_equal(reader.read("logits", positions), expected)
+
+
+class Deadly:
+    """In place of a unit: ends the process that it is handed to."""
+
+    tokens = SimpleNamespace(ids=[])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (1,)
+
+
+def test_a_unit_that_kills_every_worker_ends_the_pass(
+    live: LiveTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_RETRIES", 1)
+    signals = asked_for(SETTINGS.signals)
+    with (
+        Workers(live, signals, SETTINGS, tmp_path, MACHINE) as w,
+        pytest.raises(TryAgain, match=r"gave up .*run again"),
+    ):
+        w.run([cast(Unit, Deadly())], lambda rows: None)
 
 
 PASS = """

@@ -62,10 +62,11 @@ class Server:
         return done.stdout
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Ask the API."""
-        import httpx
+        """Ask the API, again where its database is busy."""
+        from prefect.client.base import PrefectHttpxSyncClient
 
-        return httpx.post(f"{self.api}/{path}", json=body, timeout=30).raise_for_status().json()
+        with PrefectHttpxSyncClient(timeout=30) as client:
+            return client.post(f"{self.api}/{path}", json=body).json()
 
     def flow_run(self) -> Any:
         """The newest flow run."""

@@ -32,8 +32,8 @@ from stillroom.params import CaptureParams, ComputeParams
 
 _AHEAD = 2
 """Units that a worker is given at a time: one to compute, one that waits for it."""
-_RETRIES = 3
-"""A unit that kills so many workers is not tried again."""
+_RETRIES = 10
+"""A unit whose worker was killed so many times is not tried again. Units that only waited for it are counted, too."""
 _CONNECT_S = 5.0
 _LEAVE_S = 5.0
 _OBJECT_STORE_BYTES = 75 << 20
