@@ -95,7 +95,7 @@ def train(
     *,
     key: str = "key",
     epochs: int = 4,
-    patience: int = 9,
+    patience: int | None = None,
     breaks_at: int | None = None,
     kind: type[Toy] = Toy,
     rate: float = 0.01,
@@ -358,6 +358,11 @@ def test_training_stops_when_patience_is_out() -> None:
     assert [epoch["epoch"] for epoch in learner.history] == [1, 2, 3, 4]
     assert learner.steps == 20
     assert torch.equal(learner.map.weight, learner.weights_of_epochs[1])
+
+
+def test_training_goes_on_to_its_end_where_no_patience_is_given() -> None:
+    told = [0.75, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert [epoch["validation_accuracy"] for epoch in train(told, epochs=6).history] == told
 
 
 def test_the_best_weights_survive_a_break_after_them(monkeypatch: pytest.MonkeyPatch) -> None:

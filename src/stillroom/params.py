@@ -91,9 +91,9 @@ class TeacherParams(Section):
     freeze_layers: Annotated[int, Field(ge=0)] = 0
     """Lower layers, and the embeddings under them, that stay as they are: no backward pass goes through them."""
     batch_tokens: Annotated[int, Field(ge=64)] = 2048
-    patience: Annotated[int, Field(ge=1)] = 3
-    """Epochs without a better validation accuracy before training stops; fewer than the epochs stop it while its steps
-    are still large (docs/adr/0016-no-early-stop.md)."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better validation accuracy before training stops; default, it goes on to its end, whose small
+    steps are the best (docs/adr/0016-no-early-stop.md)."""
 
     @model_validator(mode="after")
     def _members_differ(self) -> Self:

@@ -38,7 +38,9 @@ class StudentParams(Section):
     max_vocabulary: Annotated[int, Field(ge=64)] = 30_000
     """Entries kept of the teacher's vocabulary: the most frequent pieces of the training rows."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    patience: Annotated[int, Field(ge=1)] = 5
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better validation accuracy before training stops; default, it goes on to its end, whose small
+    steps are the best (docs/adr/0016-no-early-stop.md)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     """Of this student's training; default, the run's. Students that differ in it alone show how much it matters."""
 
@@ -65,8 +67,6 @@ class StaticParams(StudentParams):
     """Rows of a second table, for hashed pairs of neighbouring tokens; 0 leaves it out."""
     word_dropout: Fraction = 0.15
     batch_rows: Annotated[int, Field(ge=1)] = 64
-    patience: Annotated[int, Field(ge=1)] = 30
-    """Long: training takes seconds, and is best when its learning rate has fallen (docs/adr/0007-static-start.md)."""
 
 
 class CnnParams(StudentParams):
@@ -82,7 +82,6 @@ class CnnParams(StudentParams):
     """Tokens that a filter sees."""
     word_dropout: Fraction = 0.1
     batch_tokens: Annotated[int, Field(ge=64)] = 1024
-    patience: Annotated[int, Field(ge=1)] = 20
 
 
 class BilstmParams(StudentParams):
@@ -96,7 +95,6 @@ class BilstmParams(StudentParams):
     """Units of each direction."""
     word_dropout: Fraction = 0.1
     batch_tokens: Annotated[int, Field(ge=64)] = 1024
-    patience: Annotated[int, Field(ge=1)] = 15
 
 
 class EncoderParams(StudentParams):
@@ -121,7 +119,6 @@ class SlicedParams(EncoderParams):
     layers: Annotated[int, Field(ge=1)] = 2
     cosine_weight: Share = 0.2
     """Weight of 1 − cosine between the pooled hidden states of student and teacher."""
-    patience: Annotated[int, Field(ge=1)] = 1
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -147,7 +144,6 @@ class NarrowParams(EncoderParams):
     relation_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the difference between relations of tokens (softmax of scaled products of their states) there; says
     little where states are short, as in the last layer of all-mpnet-base-v2, more in the middle."""
-    patience: Annotated[int, Field(ge=1)] = 3
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -174,8 +170,6 @@ class PretrainedParams(EncoderParams):
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 2e-4
     layers: Annotated[int, Field(ge=1)] | None = None
     """Lower layers that are kept of it; default, all."""
-    patience: Annotated[int, Field(ge=1)] = 4
-    """As many as the epochs: the last, whose steps are smallest, are the best (docs/adr/0016-no-early-stop.md)."""
 
 
 FixedStudent = Annotated[

@@ -346,14 +346,15 @@ def fit(
     validation: Batches,
     *,
     epochs: int,
-    patience: int,
+    patience: int | None,
     scratch: Scratch,
     machine: ComputeParams,
     task: str,
 ) -> None:
-    """Train until validation accuracy has not risen for `patience` epochs; leaves the weights that _KeepBest chose.
+    """Train to the end, or until validation accuracy has not risen for `patience` epochs where so many are given.
 
-    A checkpoint of the same scratch key is gone on from. Raises Diverged when the loss is not finite.
+    Leaves the weights that _KeepBest chose. A checkpoint of the same scratch key is gone on from. Raises Diverged when
+    the loss is not finite.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -361,6 +362,7 @@ def fit(
     last, best = scratch.folder / "last.ckpt", scratch.folder / "best.safetensors"
     interval_s = float(os.environ.get(CHECKPOINT_VARIABLE, _CHECKPOINT_S))
     mixed = compute.precision(machine) == "bf16"
+    stop = pl.callbacks.EarlyStopping("validation_accuracy", mode="max", patience=patience or epochs)
     trainer = pl.Trainer(
         accelerator=compute.device(machine).type,
         devices=1,
@@ -373,11 +375,7 @@ def fit(
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
-        callbacks=[
-            _KeepBest(best),
-            pl.callbacks.EarlyStopping("validation_accuracy", mode="max", patience=patience),
-            _ResumePoint(last, interval_s, task, learner.total_steps),
-        ],
+        callbacks=[_KeepBest(best), stop, _ResumePoint(last, interval_s, task, learner.total_steps)],
     )
     trainer.fit(
         learner,

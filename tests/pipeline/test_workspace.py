@@ -45,7 +45,7 @@ def test_other_params_run_in_a_workspace_named_by_them(project: Project) -> None
 
 
 def test_the_name_of_a_workspace_does_not_depend_on_how_params_were_written(project: Project) -> None:
-    assert params_hash(changed(project)) == params_hash(changed(project, "seed=0", "teacher.patience=3"))
+    assert params_hash(changed(project)) == params_hash(changed(project, "seed=0", "teacher.patience=null"))
     assert params_hash(changed(project)) != params_hash(changed(project, "seed=1"))
 
 

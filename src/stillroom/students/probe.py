@@ -63,7 +63,7 @@ def climb(score: Callable[[int], Step]) -> tuple[int, list[Step]]:
 def probe_settings(factor: int, max_length: int) -> StaticParams:
     """A static student; more texts are heard less often each, so that time grows slower than they do."""
     epochs = max(1, round(_EPOCHS / (1 + factor) ** 0.5))
-    return StaticParams(family="static", epochs=epochs, patience=epochs, word_dropout=0.05, max_length=max_length)
+    return StaticParams(family="static", epochs=epochs, word_dropout=0.05, max_length=max_length)
 
 
 def scored(

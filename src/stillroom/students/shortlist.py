@@ -79,7 +79,7 @@ def _shapes(family: str, encoder: Any, of_encoders: Mapping[str, Any]) -> Iterat
         yield family, {}
         return
     _, _, layers = layers_of(encoder)
-    shape: dict[str, Any] = {**of_encoders, "epochs": _ENCODER_EPOCHS, "patience": _ENCODER_EPOCHS}
+    shape: dict[str, Any] = {**of_encoders, "epochs": _ENCODER_EPOCHS}
     if family == "narrow":
         head = encoder.config.hidden_size // encoder.config.num_attention_heads
         shape["width"] = head * max(1, round(encoder.config.num_attention_heads / 2))
