@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from stillroom.gate.power import AnswerCounts, Teacher, lost_for
 from stillroom.gate.power import student as student_of
 from stillroom.gate.recall import class_recalls, p_value
-from stillroom.gate.statistics import Cells, MetricName, cells, retention
+from stillroom.gate.statistics import Cells, cells, retention
+from stillroom.gate_params import MetricName
 
 CLASSES = 4
 TEACHER_ACCURACY = 0.95

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from stillroom.errors import ParamsError
 from stillroom.params import Params, in_long_form, json_schema, validate
 from stillroom.params_file import load_params, merged, read_yaml, write_yaml
-from stillroom.student_params import SlicedParams, StaticParams
+from stillroom.student_params import AutoParams, SlicedParams, StaticParams
 from tests.toys import toy_params
 
 ROOT = Path(__file__).parent.parent
@@ -237,13 +237,39 @@ def test_what_dvc_must_find_in_a_file_may_not_be_left_out() -> None:
     ladder = {"allowed_drop": 0.01}
     assert not in_long_form(whole | {"students": {"found": search}, "quantise": ladder})
     assert in_long_form(whole | {"students": {"found": search | {"quantise": ladder}}, "quantise": ladder})
+    gate = {"retention": {"macro_f1": 0.9}}
+    assert not in_long_form(whole | {"students": {"found": search}, "gate": gate})
+    assert in_long_form(whole | {"students": {"found": search | gate}, "gate": gate})
 
 
 def test_a_search_must_not_ask_for_less_than_the_gate() -> None:
     students = {"found": {"family": "auto", "retention": 0.95}}
     told = refusal(minimal(students=students, gate={"retention": {"accuracy": 0.96}}))
-    assert "students.found.retention is 0.95, and the gate asks for 0.96" in told
+    assert "students.found.retention asks for 0.95, and the gate wants 0.96 of the teacher's accuracy" in told
     assert validate(minimal(students=students, gate={"retention": {"accuracy": 0.95}}), "given")
+    told = refusal(minimal(students=students, gate={"retention": {"macro_f1": 0.9}}))
+    assert "students.found.retention does not name it, and the gate wants 0.9 of the teacher's macro_f1" in told
+
+
+def test_a_search_asks_for_what_the_gate_asks_for_unless_it_says_otherwise() -> None:
+    wanted = {"accuracy": 0.96, "macro_f1": 0.9}
+    students: dict[str, Any] = {"found": {"family": "auto"}, "small": {"family": "static"}}
+    (found, _) = validate(minimal(students=students, gate={"retention": wanted}), "given").students.values()
+    assert isinstance(found, AutoParams)
+    assert found.retained == wanted
+    students["found"]["retention"] = {"accuracy": 0.97, "macro_f1": 0.9}
+    (found, _) = validate(minimal(students=students, gate={"retention": wanted}), "given").students.values()
+    assert isinstance(found, AutoParams)
+    assert found.retained == students["found"]["retention"]
+
+
+def test_a_student_must_not_read_more_than_its_teacher() -> None:
+    raw = minimal(students={"small": {"family": "static"}, "found": {"family": "auto"}})
+    raw["teacher"]["max_length"] = 64
+    told = refusal(raw)
+    assert "students.small.max_length is 128; the teacher reads 64 tokens (teacher.max_length)" in told
+    del raw["students"]["small"]
+    assert validate(raw, "given"), "a search reads as much as it can"
 
 
 def test_a_search_must_package_as_the_run_does() -> None:

@@ -8,6 +8,9 @@ from stillroom.pattern import compiled
 from stillroom.section import Section, check_given_name
 
 Kept = Annotated[float, Field(gt=0.0, le=1.0)]
+MetricName = Literal["accuracy", "macro_f1"]
+Retention = Annotated[dict[MetricName, Kept], Field(min_length=1)]
+"""Metric → the least that student ÷ teacher may be."""
 
 
 class ClassRecallParams(Section):
@@ -58,7 +61,7 @@ class SliceParams(Section):
 class GateParams(Section):
     """What a student must prove on the test rows."""
 
-    retention: dict[Literal["accuracy", "macro_f1"], Kept] = Field(default={"accuracy": 0.97}, min_length=1)
+    retention: Retention = Field(default={"accuracy": 0.97})
     """Guarded metric → the least the lower bound of student ÷ teacher may be."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     resamples: Annotated[int, Field(ge=100)] = 10_000

@@ -218,18 +218,19 @@ class Params(Section):
     @model_validator(mode="before")
     @classmethod
     def _long_form(cls, raw: Any) -> Any:
-        """`students: auto` is short for one student of that name and family; a search packages as the run does.
+        """`students: auto` is short for one student of that name and family; a search packages as the run does, and
+        asks for what its gate asks for.
 
         Students carry all that they depend on, since DVC reads a student's own section for its stages.
         """
         if not isinstance(raw, Mapping):
             return raw
         students = {"auto": {"family": "auto"}} if raw.get("students") == "auto" else raw.get("students")
-        ladder = raw.get("quantise")
-        if not isinstance(students, Mapping) or not ladder:
+        of_run = _what_searches_repeat(raw)
+        if not isinstance(students, Mapping) or not of_run:
             return {**raw, "students": students} if "students" in raw else raw
         completed = {
-            name: {"quantise": ladder, **student} if isinstance(student, Mapping) and is_search(student) else student
+            name: {**of_run, **student} if isinstance(student, Mapping) and is_search(student) else student
             for name, student in students.items()
         }
         return {**raw, "students": completed}
@@ -246,15 +247,17 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _searches_ask_enough(self) -> Self:
-        wanted = self.gate.retention.get("accuracy", 0.0)
         for name, student in self.students.items():
             if student.family != "auto":
                 continue
-            if student.retention < wanted:
-                raise ValueError(
-                    f"students.{name}.retention is {student.retention:g}, and the gate asks for {wanted:g}; "
-                    "a search must ask for no less than gate.retention.accuracy"
-                )
+            for metric, wanted in self.gate.retention.items():
+                asked = student.retained.get(metric)
+                if asked is None or asked < wanted:
+                    told = "does not name it" if asked is None else f"asks for {asked:g}"
+                    raise ValueError(
+                        f"students.{name}.retention {told}, and the gate wants {wanted:g} of the teacher's {metric}; a "
+                        "search must ask for no less than gate.retention, so leave its own out or write it by metric"
+                    )
             if student.quantise != self.quantise:
                 raise ValueError(
                     f"students.{name}.quantise differs from quantise; a search packages its trials as the run packages "
@@ -271,6 +274,11 @@ class Params(Section):
                 raise ValueError(
                     f"students.{name}.objective is dkd, which sets one class against all others; where a text has "
                     "several labels (data.problem_type), use kl or mse"
+                )
+            if student.max_length > self.teacher.max_length:
+                raise ValueError(
+                    f"students.{name}.max_length is {student.max_length}; the teacher reads {self.teacher.max_length} "
+                    "tokens (teacher.max_length)"
                 )
             if student.dissent > 0 and self.teacher.members == 1:
                 raise ValueError(
@@ -296,7 +304,14 @@ def in_long_form(raw: Mapping[str, Any]) -> bool:
     if not raw.keys() >= Params.model_fields.keys() or not isinstance(raw["students"], Mapping):
         return False
     searches = [student for student in raw["students"].values() if isinstance(student, Mapping) and is_search(student)]
-    return not raw["quantise"] or all("quantise" in search for search in searches)
+    return all(search.keys() >= _what_searches_repeat(raw).keys() for search in searches)
+
+
+def _what_searches_repeat(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the run's other sections a search has as its own settings, since they decide what it finds."""
+    gate = raw.get("gate")
+    found = {"quantise": raw.get("quantise"), "retention": gate.get("retention") if isinstance(gate, Mapping) else None}
+    return {key: value for key, value in found.items() if value}
 
 
 def validate(raw: Mapping[str, Any], where: str) -> Params:

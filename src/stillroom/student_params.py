@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from stillroom.gate_params import Kept, Retention
 from stillroom.quantise_params import QuantiseParams
 from stillroom.section import Fraction, Section, Sha256, Share
 
@@ -192,8 +193,9 @@ class AutoParams(Section):
     """Those that are tried."""
     checkpoint: Checkpoint | None = None
     """A smaller pretrained encoder, which is tried beside them."""
-    retention: Annotated[float, Field(gt=0.0, le=1.0)] = 0.97
-    """Validation accuracy of the package ÷ the teacher's, at least."""
+    retention: Kept | Retention = 0.97
+    """Package ÷ teacher on the validation rows, at least: for each metric, or a number for accuracy alone. Default,
+    the run's gate.retention."""
     margin: Share = 0.01
     """What is asked beyond it, since validation rows are few and the gate wants a lower bound."""
     max_latency_p95_ms: Annotated[float, Field(gt=0.0)] | None = None
@@ -212,6 +214,11 @@ class AutoParams(Section):
     def signals(self) -> tuple[str, ...]:
         """Of every student that may be tried."""
         return ("logits", "embedding") if "sliced" in self.families else ("logits",)
+
+    @property
+    def retained(self) -> Retention:
+        """`retention`, by metric."""
+        return self.retention if isinstance(self.retention, dict) else {"accuracy": self.retention}
 
     @model_validator(mode="after")
     def _each_family_once(self) -> Self:

@@ -8,8 +8,8 @@ import pytest
 from stillroom.errors import InputError
 from stillroom.gate.metrics import macro_f1
 from stillroom.gate.power import AnswerCounts, Power, Teacher, count_answers, lost_for, power, student, true_retention
-from stillroom.gate.statistics import MetricName, cells, retention
-from stillroom.gate_params import GateParams
+from stillroom.gate.statistics import cells, retention
+from stillroom.gate_params import GateParams, MetricName
 from stillroom.problem import accuracy
 
 UNEVEN = np.repeat([0, 1, 2, 3], [600, 250, 100, 50])

@@ -10,7 +10,8 @@ from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, f1_score
 
 from stillroom.errors import InputError
-from stillroom.gate.statistics import MetricName, Retention, cells, retention, rows_to_decide
+from stillroom.gate.statistics import Retention, cells, retention, rows_to_decide
+from stillroom.gate_params import MetricName
 
 METRICS: tuple[MetricName, ...] = ("accuracy", "macro_f1")
 SEEDS = st.integers(0, 2**32 - 1)

@@ -1,4 +1,5 @@
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,21 +15,24 @@ from stillroom.student_params import AutoParams, Checkpoint, FixedStudent, Pretr
 from stillroom.students.family import Cost
 from stillroom.students.search import Asked, Found, Measured, Search
 from stillroom.students.shortlist import Level, levels
+from stillroom.teacher.model import layers_of
 
 TEACHER = 0.9
 
 
 def asked(**changes: Any) -> Asked:
-    return Asked(AutoParams(family="auto", **{"retention": 0.95, "margin": 0.0} | changes), TEACHER)
+    settings = AutoParams(family="auto", **{"retention": 0.95, "margin": 0.0} | changes)
+    return Asked(settings, {"accuracy": TEACHER, "macro_f1": 0.8})
 
 
 def static(**changes: Any) -> StaticParams:
     return StaticParams(family="static", epochs=9, **changes)
 
 
-def reaching(accuracy: float, latency_ms: float = 1.0, size_bytes: int = 1000) -> Measured:
+def reaching(accuracy: float, latency_ms: float = 1.0, size_bytes: int = 1000, macro_f1: float = 0.5) -> Measured:
     return Measured(
         accuracy=accuracy,
+        macro_f1=macro_f1,
         fp32_accuracy=accuracy,
         latency_p50_ms=latency_ms,
         latency_p95_ms=latency_ms,
@@ -190,11 +194,40 @@ def test_what_was_tried_is_not_tried_again_though_other_budgets_are_asked(tmp_pa
 def test_what_a_package_lacks_is_told_with_its_figures() -> None:
     wanted = asked(max_latency_p95_ms=0.5, max_package_bytes=10)
     assert wanted.lacks(reaching(0.72)) == (
-        "retention 0.8000 is below 0.95",
+        "retention of accuracy 0.8000 is below 0.95",
         "p95 1 ms is above 0.5 ms",
         "package of 1000 bytes is above 10",
     )
     assert asked().lacks(reaching(0.95 * TEACHER + 1e-9)) == ()
+
+
+def test_every_metric_that_is_asked_for_is_held(tmp_path: Path) -> None:
+    wanted = asked(retention={"accuracy": 0.95, "macro_f1": 0.9}, margin=0.01)
+    assert wanted.lacks(reaching(0.88, macro_f1=0.7)) == ("retention of macro_f1 0.8750 is below 0.91",)
+    assert wanted.lacks(reaching(0.8, macro_f1=0.8)) == ("retention of accuracy 0.8889 is below 0.96",)
+    assert wanted.lacks(reaching(0.88, macro_f1=0.74)) == ()
+
+    def outcome(student: FixedStudent) -> Measured:
+        return reaching(0.9, macro_f1=0.74 if student.family == "sliced" else 0.6)
+
+    found = Bench(tmp_path, outcome).find(wanted, [CHEAP, DEAR])
+    assert found.settings.family == "sliced"
+    assert [trial.retention for trial in found.trials] == pytest.approx([0.75, 0.925]), "of what has least to spare"
+    assert asked(retention={"macro_f1": 0.9}).lacks(reaching(0.1, macro_f1=0.8)) == ()
+
+
+def test_where_none_holds_the_one_nearest_in_all_metrics_is_the_best(tmp_path: Path) -> None:
+    wanted = asked(retention={"accuracy": 0.95, "macro_f1": 0.9})
+    bench = Bench(
+        tmp_path,
+        lambda student: reaching(0.85, macro_f1=0.7) if student.family == "sliced" else reaching(0.9, macro_f1=0.5),
+    )
+    assert bench.find(wanted, [CHEAP, DEAR]).settings.family == "sliced"
+
+
+def test_a_metric_that_the_teacher_has_none_of_is_refused() -> None:
+    with pytest.raises(InputError, match="the teacher's macro_f1 on the validation rows is 0"):
+        Asked(AutoParams(family="auto", retention={"macro_f1": 0.9}), {"accuracy": 0.1, "macro_f1": 0.0})
 
 
 class Encoder(nn.Module):
@@ -252,6 +285,27 @@ def test_an_encoder_of_ones_own_is_a_level_beside_the_families() -> None:
         assert isinstance(student, PretrainedParams)
         assert (student.checkpoint, student.layers, student.keeps_unseen) == (checkpoint, None, True)
         assert student.patience is None
+
+
+def test_a_search_beside_a_teacher_that_cannot_be_sliced_goes_on_without_those_families(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import AlbertConfig, AlbertModel
+
+    config = AlbertConfig(vocab_size=50, hidden_size=32, embedding_size=16, num_hidden_layers=4, num_attention_heads=2)
+    teacher = AlbertModel(config)
+    tried = levels(AutoParams(family="auto"), teacher, 32, "single_label")
+
+    def cost(student: FixedStudent) -> Cost:
+        if student.family == "sliced":
+            layers_of(teacher)
+        return cost_of(student)
+
+    bench = Bench(tmp_path, lambda student: reaching(0.6))
+    found = Search(asked(), 20.0, cost, bench.of, bench.run).find(tried)
+    assert {trial.level for trial in found.trials} == {"static", "cnn", "bilstm"}
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "sliced-1, sliced-2 left out: AlbertModel: has 0 lists of 4 layers" in line
 
 
 def test_layers_are_counted_only_for_families_that_ask_for_them() -> None:

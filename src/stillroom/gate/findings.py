@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stillroom.gate.recall import ClassRecall, least_rows
-from stillroom.gate.statistics import MIN_CLASS_ROWS, Cells, MetricName, Retention, rows_to_decide, teacher_score
-from stillroom.gate_params import ClassRecallParams
+from stillroom.gate.statistics import MIN_CLASS_ROWS, Cells, Retention, rows_to_decide, teacher_score
+from stillroom.gate_params import ClassRecallParams, MetricName
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 

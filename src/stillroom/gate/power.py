@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillroom.errors import InputError
-from stillroom.gate.statistics import MIN_CLASS_ROWS, MetricName, cells, retention
-from stillroom.gate_params import GateParams
+from stillroom.gate.statistics import MIN_CLASS_ROWS, cells, retention
+from stillroom.gate_params import GateParams, MetricName
 
 CHANCES = (0.8, 0.95)
 _PLACES = 13

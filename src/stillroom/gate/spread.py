@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stillroom.gate.evidence import Evaluation
-from stillroom.gate.statistics import MetricName
+from stillroom.gate_params import MetricName
 from stillroom.student_params import AutoParams, Student
 
 

@@ -10,14 +10,14 @@ changes nothing.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stillroom.errors import InputError
+from stillroom.gate_params import MetricName
 
-MetricName = Literal["accuracy", "macro_f1"]
 MIN_CLASS_ROWS = 5
 _BATCH = 1000
 

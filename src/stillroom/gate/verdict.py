@@ -24,9 +24,9 @@ from stillroom.gate.findings import Finding, Need, Verdict, better_than_chance, 
 from stillroom.gate.recall import class_recalls
 from stillroom.gate.slices import Mask
 from stillroom.gate.spread import SeedSpread
-from stillroom.gate.statistics import Cells, MetricName, Retention, cells, retention
+from stillroom.gate.statistics import Cells, Retention, cells, retention
 from stillroom.gate.uncertainty import agreement_bounds, ece_bounds, mcnemar
-from stillroom.gate_params import GateParams
+from stillroom.gate_params import GateParams, MetricName
 from stillroom.problem import choices, problem_of
 
 

@@ -13,7 +13,6 @@ from stillroom.code import code_digest
 from stillroom.data.grown import read_grown
 from stillroom.data.sources.teacher import checkpoint_folder
 from stillroom.data.splits import read_snapshot, read_split
-from stillroom.errors import InputError
 from stillroom.files import atomic_folder, sha256_file
 from stillroom.params import Params
 from stillroom.section import Section
@@ -23,7 +22,7 @@ from stillroom.students.material import Material, Start, gather
 from stillroom.students.search import Asked, Found, Search
 from stillroom.students.shortlist import levels
 from stillroom.students.trial import STUDENT, Trials
-from stillroom.teacher.model import WEIGHTS, load_teacher, members_of, read_description
+from stillroom.teacher.model import WEIGHTS, load_teacher, members_of
 from stillroom.training import Scratch, training_key
 
 log = logging.getLogger("stillroom")
@@ -50,7 +49,6 @@ def run(params: Params, item: str) -> dict[str, float]:
         seconds["search"] = lap()
     else:
         settings = given
-    room.check(item, settings)
     scratches = [search]
     for variant in VARIANTS:
         if variant in trained:
@@ -108,15 +106,6 @@ class _Room:
         told = None if settings is None else settings.model_dump(mode="json")
         return training_key("distil", self._item, what, told, self.inputs, self._params.seed, self.precision)
 
-    def check(self, item: str, settings: FixedStudent) -> None:
-        """Raise InputError for a student that would read more than the teacher does."""
-        read = read_description(layout.TEACHER).max_length
-        if settings.max_length > read:
-            raise InputError(
-                f"params.yaml: students.{item}.max_length is {settings.max_length}; "
-                f"the teacher reads {read} tokens (teacher.max_length)"
-            )
-
     def material(self, settings: FixedStudent) -> Material:
         """What a student of these settings is made from; the same for all that differ in other settings only."""
         special = FAMILIES[settings.family].SPECIAL_TOKENS
@@ -153,5 +142,5 @@ class _Room:
         teacher, description = load_teacher(layout.TEACHER)
         tried = levels(asked, teacher.encoder, description.max_length, description.problem_type)
         tokens = self.material(tried[0].candidates[0]).tokens.lengths.mean()
-        wanted = Asked(asked, description.metrics["validation"]["accuracy"])
+        wanted = Asked(asked, description.metrics["validation"])
         return Search(wanted, float(tokens), trials.cost, trials.folder, trials.run).find(tried)

@@ -58,13 +58,13 @@ def narrow_config(encoder: Any, width: int, layers: int, vocabulary: int, pad: i
     sizes = sizes_of(encoder)
     _, _, found = layers_of(encoder)
     if layers > len(found):
-        raise InputError(f"students: layers is {layers}; the teacher has {len(found)}")
+        raise InputError(f"layers is {layers}; the teacher has {len(found)}")
     head = sizes.width // sizes.heads
     if width % head or width > sizes.width:
         below = min(max(width // head, 1), sizes.heads)
         nearest = [str(count * head) for count in (below, below + 1) if count <= sizes.heads]
         raise InputError(
-            f"students: width is {width}; the teacher's heads are {head} wide and its states {sizes.width}, "
+            f"width is {width}; the teacher's heads are {head} wide and its states {sizes.width}, "
             f"so use {' or '.join(nearest)}"
         )
     config = copy.deepcopy(encoder.config)

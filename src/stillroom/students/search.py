@@ -7,7 +7,7 @@ packaged and measured as what ships would be, on validation rows, and kept, so t
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,15 +16,16 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from stillroom import events
 from stillroom.errors import Diverged, InputError
 from stillroom.files import read_json, write_json
+from stillroom.gate_params import MetricName
 from stillroom.student_params import AutoParams, FixedStudent
 from stillroom.students.family import Cost
 from stillroom.students.shortlist import Level
 
-TRIAL = "trial.json"
+TRIAL = "measured.json"
 _SHARE_OF_EPOCHS = 3
 """A recipe is first trained for one part in so many of its epochs."""
 _NEAR = 0.03
-"""A level that misses the retention by more is left without trying its other recipes."""
+"""A level that misses a retention by more is left without trying its other recipes."""
 
 log = logging.getLogger("stillroom")
 
@@ -35,6 +36,7 @@ class Measured(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     accuracy: float
+    macro_f1: float
     fp32_accuracy: float
     latency_p50_ms: float
     latency_p95_ms: float
@@ -48,8 +50,9 @@ class Measured(BaseModel):
 class Trial(BaseModel):
     """One student tried.
 
-    whole: trained for all its epochs; cost: by the family's model; lacks: what it does not hold, in words; measured and
-    retention: None where it could not be trained or packaged, which `lacks` then tells.
+    whole: trained for all its epochs; cost: by the family's model; retention: of the metric that has least to spare;
+    lacks: what it does not hold, in words; measured and retention: None where it could not be trained or packaged,
+    which `lacks` then tells.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,21 +69,43 @@ class Trial(BaseModel):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a package must hold. teacher_accuracy: of the teacher on the same validation rows."""
+    """What a package must hold. teacher: its metrics on the same validation rows.
+
+    Raises InputError for a metric that the teacher has none of.
+    """
 
     settings: AutoParams
-    teacher_accuracy: float
+    teacher: Mapping[str, float]
 
-    @property
-    def retention(self) -> float:
-        """Retention on validation, margin included."""
-        return min(1.0, self.settings.retention + self.settings.margin)
+    def __post_init__(self) -> None:
+        for metric in self.settings.retained:
+            if not self.teacher[metric]:
+                raise InputError(
+                    f"the teacher's {metric} on the validation rows is 0, so that its retention is undefined; have "
+                    "gate.retention and the search's name another metric"
+                )
+
+    def least(self, metric: MetricName) -> float:
+        """Retention on validation that is asked of a metric, margin included."""
+        return min(1.0, self.settings.retained[metric] + self.settings.margin)
+
+    def kept(self, measured: Measured) -> dict[MetricName, float]:
+        """Retention of every metric that is asked for, the one with least to spare first."""
+        found = {metric: getattr(measured, metric) / self.teacher[metric] for metric in self.settings.retained}
+        return dict(sorted(found.items(), key=lambda one: one[1] - self.least(one[0])))
+
+    def spare(self, measured: Measured) -> float:
+        """By how much the retention with least to spare is above what is asked; negative below it."""
+        metric, kept = next(iter(self.kept(measured).items()))
+        return kept - self.least(metric)
 
     def lacks(self, measured: Measured) -> tuple[str, ...]:
         """What a package does not hold, in words; empty where all holds."""
-        found = []
-        if (kept := measured.accuracy / self.teacher_accuracy) < self.retention:
-            found.append(f"retention {kept:.4f} is below {self.retention:g}")
+        found = [
+            f"retention of {metric} {kept:.4f} is below {self.least(metric):g}"
+            for metric, kept in self.kept(measured).items()
+            if kept < self.least(metric)
+        ]
         return (*found, *self.beyond(measured))
 
     def beyond(self, measured: Measured) -> tuple[str, ...]:
@@ -158,15 +183,16 @@ class Search:
         """
         limit = self.asked.settings.max_package_bytes
         costs: dict[str, Cost] = {}
-        refused: list[InputError] = []
+        refused: dict[str, list[str]] = {}
         for level in levels:
             try:
                 costs[level.name] = self.cost(level.candidates[0])
             except InputError as error:
-                log.warning("search: %s is left out: %s", level.name, error)
-                refused.append(error)
+                refused.setdefault(str(error), []).append(level.name)
         if not costs:
-            raise refused[0]
+            raise InputError(next(iter(refused)))
+        for why, names in refused.items():
+            log.warning("search: %s left out: %s", ", ".join(names), why)
         fitting = [level for level in levels if level.name in costs]
         if limit is not None:
             fitting = [level for level in fitting if costs[level.name].params <= limit]
@@ -190,7 +216,7 @@ class Search:
                 f"{_of(nearest).latency_p95_ms:.3g} ms (p95) and {_of(nearest).size_bytes} bytes; "
                 "raise max_latency_p95_ms or max_package_bytes of the student, or name other families"
             )
-        best = max(within, key=lambda trial: (trial.retention or 0.0, -_of(trial).latency_p50_ms))
+        best = max(within, key=lambda trial: (self.asked.spare(_of(trial)), -_of(trial).latency_p50_ms))
         log.info("search: none of %d trials holds; the best, %s, lacks: %s", len(self.trials), best.name, best.lacks[0])
         return best
 
@@ -198,16 +224,15 @@ class Search:
         first, *others = level.candidates
         trial = self._trial(level, 0, first)
         yield trial
-        near = trial.retention is not None and trial.retention >= self.asked.retention - _NEAR
-        if trial.measured is not None and (not near or self.asked.beyond(trial.measured)):
+        if (found := trial.measured) and (self.asked.spare(found) < -_NEAR or self.asked.beyond(found)):
             return
         tasted: list[tuple[float, int]] = []
         for number, student in enumerate(others, start=1):
             short = student.model_copy(update={"epochs": max(1, student.epochs // _SHARE_OF_EPOCHS)})
             trial = self._trial(level, number, short, whole=False)
             yield trial
-            if trial.retention is not None:
-                tasted.append((-trial.retention, number))
+            if trial.measured is not None:
+                tasted.append((-self.asked.spare(trial.measured), number))
         for _, number in sorted(tasted)[: (len(tasted) + 1) // 2]:
             yield self._trial(level, number, level.candidates[number])
 
@@ -229,7 +254,7 @@ class Search:
             whole=whole,
             cost=asdict(self.cost(student)),
             measured=measured,
-            retention=None if measured is None else measured.accuracy / self.asked.teacher_accuracy,
+            retention=None if measured is None else next(iter(self.asked.kept(measured).values())),
             lacks=lacks,
         )
         self.trials.append(trial)

@@ -15,7 +15,6 @@ from stillroom.student_params import (
     SlicedParams,
     StaticParams,
 )
-from stillroom.teacher.model import layers_of
 
 _KINDS: Mapping[str, Callable[..., FixedStudent]] = {
     "static": StaticParams,
@@ -57,8 +56,7 @@ def levels(settings: AutoParams, encoder: Any, max_length: int, problem: Problem
     """The levels of all families that are asked for, not yet in order of cost.
 
     A family of cheap students is one level; of encoders every number of layers is one, doubling up to all but one of
-    the teacher's. max_length: tokens that the teacher reads. Raises InputError for a teacher whose layers cannot be
-    counted, where a family asks for that.
+    the teacher's. max_length: tokens that the teacher reads. Whether a teacher can be cut at all, the cost tells.
     """
     common = {"max_length": min(settings.max_length, max_length), "max_vocabulary": settings.max_vocabulary}
     of_encoders = {"unseen_pieces": settings.unseen_pieces}
@@ -78,13 +76,12 @@ def _shapes(family: str, encoder: Any, of_encoders: Mapping[str, Any]) -> Iterat
     if family not in ("sliced", "narrow"):
         yield family, {}
         return
-    _, _, layers = layers_of(encoder)
     shape: dict[str, Any] = {**of_encoders, "epochs": _ENCODER_EPOCHS}
     if family == "narrow":
         head = encoder.config.hidden_size // encoder.config.num_attention_heads
         shape["width"] = head * max(1, round(encoder.config.num_attention_heads / 2))
     count = 1
-    while count < max(len(layers), 2):
+    while count < max(encoder.config.num_hidden_layers, 2):
         yield f"{family}-{count}", {**shape, "layers": count}
         count *= 2
 

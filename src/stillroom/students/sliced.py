@@ -30,6 +30,17 @@ def cost(material: Material, settings: SlicedParams) -> Cost:
     return cost_of(material, settings.layers)
 
 
+def lower_layers(encoder: Any, count: int, whose: str) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The list of an encoder's layers, as `layers_of` has it, if it is so long. whose: what messages call the encoder.
+
+    Raises InputError if it is not.
+    """
+    owner, name, layers = layers_of(encoder)
+    if count > len(layers):
+        raise InputError(f"layers is {count}; {whose} has {len(layers)}")
+    return owner, name, layers
+
+
 def cost_of(material: Material, count: int) -> Cost:
     """Of so many lower layers of an encoder."""
     encoder: Any = material.teacher.encoder
@@ -64,9 +75,7 @@ def build(material: Material, settings: SlicedParams) -> EncoderClassifier:
 def cut(material: Material, count: int, whose: str) -> EncoderClassifier:
     """So many lower layers of an encoder, as `build` has them; whose: what messages call it."""
     encoder: Any = copy.deepcopy(material.teacher.encoder)
-    owner, name, layers = layers_of(encoder)
-    if count > len(layers):
-        raise InputError(f"students: layers is {count}; {whose} has {len(layers)}")
+    owner, name, layers = lower_layers(encoder, count, whose)
     setattr(owner, name, layers[:count])
     table = encoder.get_input_embeddings().weight.detach()[torch.from_numpy(material.kept)]
     encoder.set_input_embeddings(nn.Embedding(len(table), table.shape[1], padding_idx=material.pad, _weight=table))

@@ -13,6 +13,7 @@ from stillroom.export.build import build_package
 from stillroom.export.measure import latencies_ms
 from stillroom.export.runtime import Package
 from stillroom.files import atomic_folder
+from stillroom.gate.metrics import macro_f1
 from stillroom.params import ComputeParams
 from stillroom.problem import accuracy, choices
 from stillroom.quantise_params import QuantiseParams
@@ -70,8 +71,10 @@ class Trials:
         texts, warm = [rows.text[row] for row in chosen], self.train_rows.text[:_TIMED_TEXTS]
         package.predict(warm)  # as a service that has run for a while
         latency = latencies_ms({"one": lambda text: package.predict([text])}, texts, {}, warm)
+        answers = choices(package.predict(rows.text), package.problem_type)
         return Measured(
-            accuracy=accuracy(choices(package.predict(rows.text), package.problem_type), rows.label),
+            accuracy=accuracy(answers, rows.label),
+            macro_f1=macro_f1(rows.label, answers),
             fp32_accuracy=rung["accuracy"] + rung["drop"],
             latency_p50_ms=latency["one"]["p50"],
             latency_p95_ms=latency["one"]["p95"],

@@ -50,7 +50,7 @@ def answers(
     """
     where = next(model.parameters()).device
     lengths = tokens.lengths
-    chosen = _chosen(model, layers)
+    chosen = layers_named(model.encoder, layers)
     limit = math.inf
     for batch in batches:
         waiting = [batch]
@@ -85,10 +85,10 @@ def predict(model: nn.Module, tokens: Tokens, pad: int, budget: int) -> Floats:
     return result if result is not None else np.zeros((0, 0), dtype=np.float32)
 
 
-def _chosen(model: nn.Module, numbers: Sequence[int]) -> dict[int, nn.Module]:
+def layers_named(encoder: Any, numbers: Sequence[int]) -> dict[int, nn.Module]:
+    """An encoder's layers with these numbers, from 1. Raises InputError for one that it lacks."""
     if not numbers:
         return {}
-    encoder: Any = model.encoder
     _, _, found = layers_of(encoder)
     for number in numbers:
         if not 1 <= number <= len(found):

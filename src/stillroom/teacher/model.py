@@ -143,7 +143,8 @@ def layers_of(encoder: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     if len(found) != 1:
         raise InputError(
             f"{type(encoder).__name__}: has {len(found)} lists of {wanted} layers, so its layers can be neither sliced "
-            "nor frozen; use another family of students, and teacher.freeze_layers 0"
+            "nor frozen; BERT, RoBERTa, XLM-RoBERTa, MPNet, DistilBERT, DeBERTa and ModernBERT encoders can. With this "
+            "one use another family of students, and teacher.freeze_layers 0"
         )
     return found[0]
 

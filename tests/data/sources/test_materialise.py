@@ -18,9 +18,10 @@ from stillroom.errors import InputError
 from stillroom.files import file_digests, sha256_file, tree_digest
 from stillroom.gate_params import GateParams
 from stillroom.governance_params import GovernanceParams
-from stillroom.params import GrowthParams, Method, Params
+from stillroom.params import CaptureParams, GrowthParams, Method, Params
 from stillroom.personal_data_params import PersonalDataParams
 from stillroom.student_params import Student
+from tests.toys import write_smaller_checkpoint
 
 MakeParams = Callable[..., Params]
 
@@ -192,6 +193,40 @@ def test_an_encoder_that_students_start_from_is_fetched_and_checked_before_anyth
     shutil.copyfile(teacher / "model.safetensors", own / "model.safetensors")
     assert snapshot(params(digest), workspace).changed
     assert checkpoint_folder("nowhere", digest, "test") == own
+
+
+@pytest.mark.parametrize(
+    ("student", "told"),
+    [
+        ({"family": "sliced", "layers": 3}, "students.own: layers is 3; the teacher has 2"),
+        ({"family": "narrow", "layers": 1, "width": 24}, "students.own: width is 24; the teacher's heads are 16 wide"),
+        ({"family": "pretrained", "layers": 3}, "students.own: layers is 3; the checkpoint has 2"),
+        (None, "capture.signals names layer 3; the teacher has 2 layers"),
+    ],
+)
+def test_what_an_encoder_does_not_allow_its_students_is_refused_before_it_is_trained(
+    student: dict[str, object] | None,
+    told: str,
+    make_params: MakeParams,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    state: Path,
+    workspace: Path,
+) -> None:
+    params = make_params()
+    teacher = params.teacher.model_copy(update={"source": str(tiny_checkpoint)})
+    params = params.model_copy(update={"teacher": teacher})
+    if student is None:
+        params = params.model_copy(update={"capture": CaptureParams(signals=("logits", "hidden.3"))})
+    else:
+        if student["family"] == "pretrained":
+            smaller = write_smaller_checkpoint(tmp_path / "smaller")
+            student = student | {"checkpoint": {"source": str(smaller), "sha256": tree_digest(smaller)}}
+        students = {"own": TypeAdapter(Student).validate_python(student)}
+        params = params.model_copy(update={"students": students})
+    with pytest.raises(InputError, match=rf"^params\.yaml: {re.escape(told)}"):
+        snapshot(params, workspace)
+    assert list(workspace.iterdir()) == []
 
 
 def governed(params: Params, licence: str | None = None, **declared: str) -> Params:

@@ -18,7 +18,7 @@ from stillroom.files import atomic_folder, read_json, sha256_file, write_json
 from stillroom.governance.card import read_card
 from stillroom.governance.check import assess, assess_scan, enforce
 from stillroom.params import DataParams, Params
-from stillroom.student_params import AutoParams, PretrainedParams
+from stillroom.student_params import AutoParams, NarrowParams, PretrainedParams, SlicedParams
 
 log = logging.getLogger("stillroom")
 
@@ -68,6 +68,8 @@ def snapshot(params: Params, workspace: Path) -> Snapshot:
     if stale_pin:
         check_teacher(teacher.path, f"teacher.source: {shown(params.teacher.source)}")
     _check_growth(params, teacher.path)
+    if stale_pin or not (workspace / layout.TEACHER).exists():
+        _check_students(params, teacher.path, starts)
     if changed:
         _check_rows(files, params, teacher.path)
         data_bytes = sum(size_on_disk(fetched.path) for fetched in files.values())
@@ -212,6 +214,15 @@ def _check_growth(params: Params, teacher: Path) -> None:
         from stillroom.teacher.model import load_masked
 
         load_masked(teacher, where)
+
+
+def _check_students(params: Params, teacher: Path, starts: dict[str, Path]) -> None:
+    """Refuse students that the encoders which they are cut from do not allow, before a teacher is trained."""
+    cut = any(isinstance(one, SlicedParams | NarrowParams | PretrainedParams) for one in params.students.values())
+    if cut or any(signal.startswith("hidden.") for signal in params.capture.signals):
+        from stillroom.students.allowed import check_allowed
+
+        check_allowed(params, teacher, starts)
 
 
 def _lay(files: dict[str, Fetched], source: DataSource, folder: Path) -> None:
