@@ -388,6 +388,24 @@ def test_a_loss_that_is_no_number_is_told_with_its_step(bad: float) -> None:
     assert caught.value.exit_code == 65
 
 
+def test_weights_that_were_good_are_kept_where_a_training_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Steep(Toy):
+        def loss(self, batch: Any) -> torch.Tensor:
+            root_of_zero = (0 * self.map.weight).sum().sqrt()  # finite, and its gradient is no number
+            return super().loss(batch) + (root_of_zero if self.steps == 8 else 0)
+
+    monkeypatch.setenv(training.CHECKPOINT_VARIABLE, "0")
+    monkeypatch.setattr(training, "_SHARE_OF_TIME", 0)
+    with pytest.raises(Diverged, match="the gradient's norm is nan at step 8 of 20; lower the learning rate; ") as told:
+        train(kind=Steep)
+    folder = Scratch("key").folder
+    assert str(told.value).endswith(f"the last good weights are in {folder / 'best.safetensors'}")
+    to_go_on_from = torch.load(folder / "last.ckpt", weights_only=True)
+    assert to_go_on_from["global_step"] == 7
+    for kept in (load_file(folder / "best.safetensors"), to_go_on_from["state_dict"]):
+        assert all(weight.isfinite().all() for weight in kept.values())
+
+
 def test_gradients_are_clipped_for_a_fused_optimiser() -> None:
     norms: list[float] = []
 

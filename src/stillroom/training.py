@@ -170,13 +170,16 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Any, batch_index: int) -> torch.Tensor:
         loss = self.loss(batch)
         value = float(loss.detach())
-        if not np.isfinite(value):
-            raise Diverged(
-                f"training diverged: the loss is {value} at step {self.global_step + 1} of {self.total_steps}; "
-                "lower the learning rate"
-            )
+        self._check_finite("loss", value)
         self._losses.append(value)
         return loss
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not np.isfinite(value):
+            raise Diverged(
+                f"training diverged: the {what} is {value} at step {self.global_step + 1} of {self.total_steps}; "
+                "lower the learning rate"
+            )
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         self._hits.append(hits(self.predict_logits(batch), self.labels_of(batch)))
@@ -226,7 +229,10 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         # by hand, because Lightning refuses to clip for a fused optimiser, though no scaler is at work in bf16
-        torch.nn.utils.clip_grad_norm_(self.parameters(), _MAX_GRADIENT_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), _MAX_GRADIENT_NORM)
+        self._check_finite(
+            "gradient's norm", float(norm)
+        )  # before the weights take it, so that all that is kept is good
 
     def configure_optimizers(self) -> Any:
         optimiser = torch.optim.AdamW(self.parameter_groups(), weight_decay=self.weight_decay, fused=True)
@@ -377,11 +383,15 @@ def fit(
         use_distributed_sampler=False,
         callbacks=[_KeepBest(best), stop, _ResumePoint(last, interval_s, task, learner.total_steps)],
     )
-    trainer.fit(
-        learner,
-        datamodule=BatchModule(train, validation),
-        ckpt_path=str(last) if last.exists() else None,
-        weights_only=True,
-    )
+    try:
+        trainer.fit(
+            learner,
+            datamodule=BatchModule(train, validation),
+            ckpt_path=str(last) if last.exists() else None,
+            weights_only=True,
+        )
+    except Diverged as error:
+        kept = best if best.exists() else last
+        raise Diverged(f"{error}" + (f"; the last good weights are in {kept}" if kept.exists() else "")) from error
     learner.load_state_dict(load_file(best))
     learner.eval()
