@@ -37,7 +37,7 @@ class StudentParams(Section):
     """Decay of a moving average of the weights, which is validated and kept in their place; 0 keeps the last ones."""
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     max_vocabulary: Annotated[int, Field(ge=64)] = 30_000
-    """Entries kept of the teacher's vocabulary: the most frequent pieces of the training rows."""
+    """Entries kept of the teacher's vocabulary: the most frequent pieces of the transfer set."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better validation accuracy before training stops; default, it goes on to its end, whose small
@@ -52,7 +52,7 @@ class StudentParams(Section):
 
     @property
     def keeps_unseen(self) -> bool:
-        """Whether its vocabulary has pieces that no training row has."""
+        """Whether its vocabulary has pieces that no text of the transfer set has."""
         return False
 
 
@@ -102,8 +102,8 @@ class EncoderParams(StudentParams):
     """What every transformer encoder has."""
 
     unseen_pieces: bool = False
-    """Fill max_vocabulary with pieces that no training row has: words that texts bring later keep what pretraining
-    taught the encoder of them, and take room (docs/adr/0015-longer-runs-and-unseen-pieces.md)."""
+    """Fill max_vocabulary with pieces that no text of the transfer set has: words that texts bring later keep what
+    pretraining taught the encoder of them, and take room (docs/adr/0015-longer-runs-and-unseen-pieces.md)."""
     batch_tokens: Annotated[int, Field(ge=64)] = 2048
 
     @property

@@ -64,12 +64,19 @@ def test_tokens_are_those_of_the_trimmed_tokeniser(
     assert len(material.kept) <= 100
 
 
-def test_the_vocabulary_is_that_of_the_training_rows_alone(teacher: Path, cache: Path, settings_of: Settings) -> None:
+def test_the_vocabulary_is_that_of_the_transfer_set_with_or_without_labels(
+    teacher: Path, cache: Path, settings_of: Settings
+) -> None:
     strange = Rows(np.arange(1), ["zz yy xx ww qq"], np.array([0]))
     settings = settings_of("static")
     one = gather(teacher, cache, TRAIN, (), VALIDATION, settings, False, ())
     other = gather(teacher, cache, TRAIN, (), strange, settings, False, ())
     assert one.tokeniser_json == other.tokeniser_json
+    few = Rows(TRAIN.row[:9], TRAIN.text[:9], TRAIN.label[:9])
+    alone = gather(teacher, cache, few, (), VALIDATION, settings, False, ())
+    assert len(alone.kept) < len(one.kept)
+    rest = gather(teacher, cache, few, TRAIN.text[9:], VALIDATION, settings, False, ())
+    assert rest.tokeniser_json == one.tokeniser_json
 
 
 def test_rows_without_an_answer_are_counted(teacher: Path, cache: Path, settings_of: Settings) -> None:

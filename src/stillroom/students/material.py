@@ -96,9 +96,10 @@ def gather(
     original = load_tokeniser(teacher / TOKENISER, description.max_length)
     if start is not None:
         model, description, original = _started(start, description, settings.max_length)
+    untrimmed = tokenise(original, transfer, description.max_length)
     vocabulary = trim(
         original,
-        tokenise(original, train.text, description.max_length),
+        untrimmed,
         settings.max_vocabulary,
         description.pad,
         special_tokens,
@@ -115,8 +116,7 @@ def gather(
         elif reader.signal(name).layer is None:
             columns[name] = Column(reader, name, positions)
         else:
-            theirs = tokenise(original, transfer, description.max_length)
-            same = same_tokens(tokens, vocabulary.kept, theirs)
+            same = same_tokens(tokens, vocabulary.kept, untrimmed)
             log.info("%s: compared for %d of %d texts, which keep the teacher's tokens", name, same.sum(), len(same))
             columns[name] = TokenColumn(reader, name, positions, same)
     return Material(

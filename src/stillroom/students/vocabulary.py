@@ -1,8 +1,8 @@
-"""Trim a tokeniser to the pieces that the training rows use, so that a student carries no dead embeddings.
+"""Trim a tokeniser to the pieces that the transfer set uses, so that a student carries no dead embeddings.
 
 Words that lose their piece fall back to smaller pieces: single-character pieces that were used come first, so a known
-word does not turn into nothing while the limit has room for them. Where asked, pieces that no training row uses take
-the rest of the room: a pretrained encoder knows words that training rows did not happen to hold.
+word does not turn into nothing while the limit has room for them. Where asked, pieces that no such text uses take the
+rest of the room: a pretrained encoder knows words that none there happens to hold.
 """
 
 import json
@@ -36,10 +36,10 @@ def trim(
 ) -> Vocabulary:
     """Keep the padding, unknown and special tokens and the most frequent pieces, at most `limit` in all.
 
-    tokens: the training rows in the teacher's ids. special_tokens: the student reads the tokens put around every
+    tokens: the transfer set in the teacher's ids. special_tokens: the student reads the tokens put around every
     text, as the teacher does, and its forced tokens keep their order (encoders that number positions from the padding
-    id rely on that); without them, for a bag of words, the padding token comes first. unseen: pieces that the training
-    rows lack take what room is left, in the order of their ids, mostly that of how frequent they are in a language.
+    id rely on that); without them, for a bag of words, the padding token comes first. unseen: pieces that the transfer
+    set lacks take what room is left, in the order of their ids, mostly that of how frequent they are in a language.
     Raises InputError for a tokeniser that is not WordPiece, BPE, Unigram or WordLevel.
     """
     spec = json.loads(tokeniser.to_str())
