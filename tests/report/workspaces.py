@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from stillroom import layout
+from stillroom.data.grown import write_grown
 from stillroom.export.package import write_package
 from stillroom.files import read_json, write_json
 from stillroom.params import Params, validate
@@ -97,6 +98,7 @@ def write_workspace() -> Params:
     write_split(layout.SPLIT, LABELS)
     history = [{"epoch": n, "train_loss": 1 / n, "validation_accuracy": 0.9 + n / 50, "seconds": 3.0} for n in (1, 2)]
     write_json(layout.TEACHER / "teacher.json", {"name": "big", "history": history})
+    write_grown([], layout.GROWN)
     teacher = one_hot(with_mistakes(LABELS, 8), len(NAMES))
     for name, mistakes in (("good", 9), ("bad", 80)):
         write_student(name, one_hot(with_mistakes(LABELS, mistakes), len(NAMES)), teacher)
@@ -115,6 +117,7 @@ def write_large_workspace(rows: int = 480) -> Params:
     write_split(layout.SPLIT, labels, names)
     history = [{"epoch": n, "train_loss": 1 / n, "validation_accuracy": 0.9 + n / 50, "seconds": 3.0} for n in (1, 2)]
     write_json(layout.TEACHER / "teacher.json", {"name": "big", "history": history})
+    write_grown([], layout.GROWN)
     teacher = softened(labels, 0.95, len(names), 1)
     slow = {"latency_ms": {"p50": 1.25, "p95": 2.5}, "size_bytes": 90_000}
     for name, share, changes in (("static", 0.9, {}), ("sliced", 0.3, slow)):

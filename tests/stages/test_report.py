@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -22,6 +23,7 @@ from stillroom.params import GateParams, Params
 from stillroom.personal_data_params import PersonalDataParams
 from stillroom.report.page import markdown, tell_change
 from stillroom.report.plots import plots
+from stillroom.report.words import GAP
 from stillroom.stages import report, select
 from tests.report.workspaces import PRICES, params_of, write_workspace
 
@@ -119,6 +121,7 @@ def test_what_vocabulary_and_calibration_did_is_told_on_the_page(done: Path) -> 
     assert f"900 of the teacher&#39;s 30,522 pieces; {lost}" in page
     text = (done / layout.REPORT / "report.md").read_text()
     assert "Vocabulary: 900 of the teacher's 30,522 pieces" in text
+    assert "| dynamic_int8 |" in text, "the rungs are a table of both"
     gained = "ECE 0.125, and 0.031 with the temperature 1.5, on the validation rows, which also chose it."
     for told in (page, text):
         assert f"Calibration: {gained}" in told
@@ -284,6 +287,57 @@ def test_a_page_for_nobody_passing(params: Params) -> None:
     text = (layout.REPORT / "report.html").read_text(encoding="utf-8")
     assert "No student passes the gate: good INCONCLUSIVE, bad FAIL." in text
     assert 'class="banner INCONCLUSIVE"' in text
+
+
+def test_a_search_and_growth_are_told_step_by_step(params: Params) -> None:
+    def trial(name: str, settings: dict[str, Any], lacks: tuple[str, ...], whole: bool = True) -> dict[str, Any]:
+        package = {"latency_p95_ms": 0.25, "size_bytes": 2_000_000, "quantisation": "dynamic_int8", "seconds": 12.0}
+        return {
+            "name": name,
+            "settings": settings,
+            "cost": {"params": 1_234_567},
+            "measured": package,
+            "retention": 0.9649,
+            "whole": whole,
+            "lacks": lacks,
+        }
+
+    chosen = {"family": "cnn", "epochs": 9}
+    failed = trial("bilstm#0", {"family": "bilstm"}, ("failed: the loss is nan",)) | {
+        "measured": None,
+        "retention": None,
+    }
+    tried = [
+        trial("static#0", {"family": "static"}, ("retention of accuracy 0.9649 is below 0.98",), whole=False),
+        failed,
+        trial("cnn#0", chosen, ()),
+    ]
+    material = report.gather(params)
+    steps = [
+        {"factor": 0, "texts": 0, "loss": 0.5, "accuracy": 0.81},
+        {"factor": 1, "texts": 90, "loss": 0.25, "accuracy": 0.9},
+    ]
+    searched = replace(
+        material,
+        students=[replace(material.students[0], trials=tried, settings=chosen), *material.students[1:]],
+        grown={"kept": {"unlabelled": 1_200, "mix": 90}, "refused": {"mix": 3}, "factor": 1, "curve": steps},
+    )
+    page, text = (made.replace(GAP, " ") for made in (report.html(searched, {}, {}), markdown(searched, [])))
+    Page().feed(page)
+    told = [
+        ["static#0", "1.23 M", "2 MB", "dynamic_int8", "0.25 ms", "96.5 %", "12 s, in part"],
+        ["bilstm#0", "1.23 M", "", "", "", "", "", "failed: the loss is nan"],
+        ["cnn#0", "1.23 M", "2 MB", "dynamic_int8", "0.25 ms", "96.5 %", "12 s", "chosen; holds all that is asked"],
+    ]
+    for cells in told:
+        assert f'<th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:]) in page
+        assert "| " + " | ".join(cells) in text
+    for place in (page, text):
+        assert "1,200 by unlabelled, 90 by mix; 3 left out, too near a validation or test row" in place
+    assert "| 1 | 90 | 0.2500 | 0.9000 |" in text
+    plain = report.html(material, {}, {})
+    assert "step by step" not in plain
+    assert "<dt>Texts without a label</dt><dd>none</dd>" in plain
 
 
 def test_slices_are_a_table_of_the_page_where_there_are_any(params: Params) -> None:

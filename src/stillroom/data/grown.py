@@ -2,20 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from stillroom.errors import InputError
 from stillroom.files import atomic_folder, write_json
 
 TEXTS = "texts.parquet"
-CURVE = "curve.json"
+TOLD = "grown.json"
 
 
-def write_grown(texts: Sequence[str], folder: Path, curve: Sequence[Mapping[str, float]] = ()) -> None:
-    """Write an artifacts/grown folder, whole or not at all. curve: what each step of growth gave, where steps were."""
+def write_grown(texts: Sequence[str], folder: Path, told: Mapping[str, Any] | None = None) -> None:
+    """Write an artifacts/grown folder, whole or not at all.
+
+    told: grown.json, what the texts are: `kept` and `refused` near a held-out text, by kind; `factor`; `curve`, what
+    each step of growth gave, where steps were.
+    """
     with atomic_folder(folder) as temporary:
         write_texts(texts, temporary / TEXTS)
-        if curve:
-            write_json(temporary / CURVE, list(curve))
+        write_json(temporary / TOLD, {"kept": {}, "refused": {}, "factor": 0, "curve": [], **(told or {})})
 
 
 def read_grown(folder: Path) -> list[str]:

@@ -89,6 +89,12 @@ def curves(history: Sequence[Mapping[str, Any]], prefix: str = "") -> Iterator[P
                 yield from (Point(point.key, point.value, step) for point in numbers(value, f"{prefix}{name}"))
 
 
+def _steps(entries: Sequence[Mapping[str, Any]], prefix: str = "") -> Iterator[Point]:
+    """Every number of each entry, its place in the list as the step."""
+    for step, entry in enumerate(entries):
+        yield from (Point(key(f"{prefix}{point.key}"), point.value, step) for point in numbers(entry))
+
+
 def key(name: str) -> str:
     """A metric or param name as MLflow allows it: at most 250 letters, digits and `_-. :/`, a plain path."""
     allowed = _NOT_ALLOWED.sub("_", name)
@@ -160,6 +166,11 @@ def _split(value: Mapping[str, Any]) -> _Reading:
     return list(numbers(counted)), {"data.sha256": str(value.get("sha256"))}
 
 
+def _grown(value: Mapping[str, Any]) -> _Reading:
+    counted = {name: value.get(name, {}) for name in ("kept", "refused", "factor")}
+    return [*numbers(counted), *_steps(value.get("curve", ()), "curve.")], {}
+
+
 def _teacher(value: Mapping[str, Any]) -> _Reading:
     single = {name: value.get(name) for name in ("params", "temperature", "tokens_per_second")}
     points = [*curves(value.get("history", ())), *numbers(value.get("metrics", {})), *numbers(single)]
@@ -187,13 +198,8 @@ def _student(value: Mapping[str, Any]) -> _Reading:
 
 
 def _package(value: Mapping[str, Any]) -> _Reading:
-    points = [
-        Point(point.key, point.value, step)
-        for step, rung in enumerate(value.get("rungs", ()))
-        for point in numbers({name: figure for name, figure in rung.items() if name != "rung"})
-    ]
     tried = ", ".join(str(rung.get("rung")) for rung in value.get("rungs", ()))
-    return points, {
+    return [*_steps(value.get("rungs", ()))], {
         "quantisation": str(value.get("quantisation")),
         "rungs.tried": tried,
         "package.digest": str(value.get("digest")),
@@ -215,6 +221,7 @@ def _summary(value: Mapping[str, Any]) -> _Reading:
 _READERS: dict[str, tuple[Path, Callable[[Mapping[str, Any]], _Reading]]] = {
     "ingest": (layout.INGESTED / "report.json", _ingest),
     "split": (layout.SPLIT / "snapshot.json", _split),
+    "grow": (layout.GROWN / "grown.json", _grown),
     "teach": (layout.TEACHER / "teacher.json", _teacher),
     "reference": (layout.REFERENCE / "reference.json", _reference),
     "distil": (layout.STUDENTS / "ITEM/student.json", _student),

@@ -1,7 +1,7 @@
 """What a report is made of: the summary, and what stands behind its figures. Gathered by the report stage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Material:
 
     findings: rules that the declarations in `governance` and of the licences break by themselves, or beside the scan of
     the texts for personal data, where one was made. costs: None while params.yaml has no prices. machine_watts: as
-    declared. teacher_history: of the first of teacher_members.
+    declared. teacher_history: of the first of teacher_members. grown: artifacts/grown/grown.json.
     """
 
     summary: Mapping[str, Any]
@@ -78,6 +78,7 @@ class Material:
     machine_watts: float | None = None
     scan: PersonalDataReport | None = None
     teacher_members: int = 1
+    grown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def problem_type(self) -> ProblemType:

@@ -14,8 +14,8 @@ from stillroom.report import costs_plot, costs_told, words
 from stillroom.report.declared import declarations
 from stillroom.report.material import Material
 from stillroom.report.prose import prose
-from stillroom.report.rows import budgets, class_rows, dropped, mistakes, models, notes
-from stillroom.report.table import columns, headline, rungs
+from stillroom.report.rows import budgets, class_rows, curve, dropped, grown, mistakes, models, notes
+from stillroom.report.table import columns, grid, headline, rungs, trials
 from stillroom.report.table import markdown as table_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -81,7 +81,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {name: getattr(words, name) for name in _FILTERS}
+    environment.filters |= {name: getattr(words, name) for name in _FILTERS} | {"grid": lambda table: grid(*table)}
     return environment.get_template(template).render(context)
 
 
@@ -99,6 +99,7 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
             "mistakes": mistakes(material, student),
             "notes": notes(student),
             "rungs": rungs(student.manifest),
+            "trials": trials(student.trials, student.settings) if student.trials else None,
             "lineage": {**student.manifest["lineage"], "package": student.manifest["digest"]},
         }
         for student in material.students
@@ -118,6 +119,8 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
         "snapshot": snapshot,
         "sources": {k: v for k, v in snapshot["source"].items() if isinstance(v, Mapping)},
         "dropped": dropped(material),
+        "grown": grown(material),
+        "curve": curve(material),
         "data_licence": material.data_licence or "not declared",
         "teacher_licence": material.teacher_licence or "not declared",
         "teacher_source": material.teacher_source,

@@ -89,10 +89,11 @@ def budgets(student: StudentMaterial) -> list[tuple[str, str, str, str]]:
 def notes(student: StudentMaterial) -> list[str]:
     """In words, what the vocabulary lost and what calibration gave; both are measured on the validation rows."""
     lost, error = student.trimming, student.manifest.get("calibration")
+    whose = "its checkpoint" if student.checkpoint else "the teacher"
     told = [
-        f"Vocabulary: {lost['pieces']:,} of the teacher's {lost['pieces_of']:,} pieces; {lost['changed']:.1%} of the "
+        f"Vocabulary: {lost['pieces']:,} of {whose}'s {lost['pieces_of']:,} pieces; {lost['changed']:.1%} of the "
         f"validation texts are cut otherwise, {lost['unknown']:.2%} of their pieces are unknown "
-        f"({lost['unknown_before']:.2%} to the teacher)."
+        f"({lost['unknown_before']:.2%} to {whose})."
     ]
     if error:
         temperature = student.manifest["temperature"]
@@ -102,6 +103,24 @@ def notes(student: StudentMaterial) -> list[str]:
             "rows, which also chose it."
         )
     return told
+
+
+def grown(material: Material) -> str:
+    """In words, the texts without a label that the teacher answers for students to learn from."""
+    kept, refused = material.grown["kept"], sum(material.grown["refused"].values())
+    told = ", ".join(f"{count:,} by {kind}" for kind, count in kept.items() if count)
+    return (told or "none") + (f"; {refused:,} left out, too near a validation or test row" if refused else "")
+
+
+def curve(material: Material) -> tuple[list[str], list[list[str]]] | None:
+    """Heading and rows of the table of the steps that growth took; None where it took none."""
+    steps = material.grown["curve"]
+    heading = ["factor", "texts", "validation loss", "accuracy"]
+    rows = [
+        [f"{step['factor']:g}", f"{step['texts']:,}", f"{step['loss']:.4f}", words.quality(step["accuracy"])]
+        for step in steps
+    ]
+    return (heading, rows) if steps else None
 
 
 def dropped(material: Material) -> list[str]:

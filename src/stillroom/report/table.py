@@ -1,6 +1,6 @@
 """The result table: one column a model, one row a property; as data, in a terminal and in Markdown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stillroom.report import words
@@ -33,7 +33,11 @@ def columns(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The table in GitHub's Markdown."""
-    heading, rows = columns(summary)
+    return grid(*columns(summary))
+
+
+def grid(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Any table of words in GitHub's Markdown, figures to the right."""
     lines = [heading, ["---", *(["---:"] * (len(heading) - 1))], *rows]
     return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines) + "\n"
 
@@ -62,6 +66,27 @@ def rungs(manifest: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = [_rung(rung, "ships" if place == len(tried) else "") for place, rung in enumerate(tried, start=1)]
     compared = manifest.get("fp32")
     return heading, ([_rung(compared, "for comparison")] if compared else []) + rows
+
+
+def trials(tried: Sequence[Mapping[str, Any]], winner: Mapping[str, Any] | None) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the table of what a search tried, in order. winner: the settings that were chosen."""
+    heading = ["student", "parameters", "size", "ships as", "p95", "retention", "trained", "remarks"]
+    return heading, [_trial(one, one["whole"] and one["settings"] == winner) for one in tried]
+
+
+def _trial(trial: Mapping[str, Any], chosen: bool) -> list[str]:
+    package = trial["measured"]
+    figures = ["", "", "", ""]
+    if package is not None:
+        figures = [
+            words.size(package["size_bytes"]),
+            package["quantisation"],
+            words.milliseconds(package["latency_p95_ms"]),
+            words.percent(trial["retention"]),
+        ]
+    remarks = [*(["chosen"] if chosen else []), *(trial["lacks"] or ("holds all that is asked",))]
+    took = "" if package is None else words.duration(package["seconds"]) + ("" if trial["whole"] else ", in part")
+    return [trial["name"], words.count(trial["cost"]["params"]), *figures, took, "; ".join(remarks)]
 
 
 def _rung(rung: Mapping[str, Any], remark: str) -> list[str]:

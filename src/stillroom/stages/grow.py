@@ -46,7 +46,8 @@ def run(params: Params) -> dict[str, float]:
     if factor == "auto":
         factor, curve = _until_it_pays_no_more(params, rows, lambda step: grown_by(step).texts)
     grown = grown_by(factor)
-    write_grown(grown.texts, layout.GROWN, curve)
+    told = {"kept": grown.kept, "refused": grown.refused, "factor": factor, "curve": curve}
+    write_grown(grown.texts, layout.GROWN, told)
     _tell(grown, len(rows["train"].text), len(unlabelled))
     repeated = len(unlabelled) - grown.kept.get(UNLABELLED, 0) - grown.refused.get(UNLABELLED, 0)
     return {

@@ -10,6 +10,7 @@ import numpy as np
 
 from stillroom import layout
 from stillroom.cost_params import NEEDED, CostParams, Terms
+from stillroom.data.grown import TOLD
 from stillroom.data.manifest import read_report
 from stillroom.data.splits import read_snapshot, read_split
 from stillroom.errors import InputError
@@ -82,6 +83,7 @@ def gather(params: Params) -> Material:
         machine_watts=params.cost.machine_watts,
         scan=scan,
         teacher_members=params.teacher.members,
+        grown=read_json(layout.GROWN / TOLD),
     )
 
 
