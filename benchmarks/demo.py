@@ -1,11 +1,12 @@
 """The README's first command on a fresh clone, and what the engines add to the stages.
 
-    python benchmarks/demo.py [--keep FOLDER] [--json]
+    python benchmarks/demo.py [--search] [--keep FOLDER] [--json]
 
 Clones this checkout, times `make install` and `make demo`, then what it costs when nothing is to be done (`dvc repro`,
 and `stillroom run` without and with a Prefect server beyond it), `stillroom --help`, which stages a changed value runs
 again, and one stage under the runner beside the same stage by hand. It takes as long as the demo does and some minutes
-more; run it with nothing else at work.
+more; run it with nothing else at work. With --search it times, after the installation, the same run with `students:
+auto` in place of the demo's two, and nothing else.
 """
 
 import argparse
@@ -43,29 +44,36 @@ print(outcome.seconds)
 def main() -> None:
     """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--search", action="store_true")
     parser.add_argument("--keep", type=Path, help="clone into this folder and leave it there")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure((arguments.keep or Path(folder) / "clone").absolute(), Path(folder))
+        clone = (arguments.keep or Path(folder) / "clone").absolute()
+        call = Caller.in_clone(clone, Path(folder))
+        figures = search(call) if arguments.search else measure(call)
     for name, value in figures.items():
         print(f"{name:40s} {', '.join(value) or 'none' if isinstance(value, list) else value}")
     if arguments.json:
         print(json.dumps(figures))
 
 
-def measure(clone: Path, scratch: Path) -> dict[str, Any]:
-    """Every figure, in a new clone."""
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STILLROOM_", "PREFECT_"))}
-    environment |= {"PREFECT_HOME": str(scratch / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    environment["PATH"] = f"{clone / '.venv/bin'}{os.pathsep}{environment['PATH']}"
-    call = Caller(clone, environment)
+def search(call: "Caller") -> dict[str, Any]:
+    """How long a search takes from raw data to the gate's verdict, and what it finds."""
+    found = call.clone / "found"
     figures: dict[str, Any] = {
-        "install_seconds": call("make", "install", f"PYTHON={sys.executable}"),
-        "demo_seconds": call("make", "demo"),
+        "install_seconds": call.install(),
+        "search_seconds": call("stillroom", "run", "--set", "students=auto", "--workspace", str(found)),
     }
-    figures |= quality(json.loads((clone / "reports/summary.json").read_text()))
+    student = json.loads((found / "artifacts/students/auto/student.json").read_text())
+    figures["tried"] = [trial["name"] for trial in student["search"]]
+    return figures | quality(json.loads((found / "reports/summary.json").read_text()))
+
+
+def measure(call: "Caller") -> dict[str, Any]:
+    """Every other figure."""
+    figures: dict[str, Any] = {"install_seconds": call.install(), "demo_seconds": call("make", "demo")}
+    figures |= quality(json.loads((call.clone / "reports/summary.json").read_text()))
     before = call.receipts()
     repro = call.best("dvc", "repro")
     run = call.best("stillroom", "run")
@@ -94,6 +102,19 @@ class Caller:
     def __init__(self, clone: Path, environment: dict[str, str]) -> None:
         self.clone = clone
         self.environment = environment
+
+    @classmethod
+    def in_clone(cls, clone: Path, scratch: Path) -> "Caller":
+        """In a new clone of this checkout."""
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STILLROOM_", "PREFECT_"))}
+        kept |= {"PREFECT_HOME": str(scratch / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        kept["PATH"] = f"{clone / '.venv/bin'}{os.pathsep}{kept['PATH']}"
+        return cls(clone, kept)
+
+    def install(self) -> float:
+        """Seconds of the installation."""
+        return self("make", "install", f"PYTHON={sys.executable}")
 
     def __call__(self, *command: str) -> float:
         began = time.monotonic()
