@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from stillroom import layout
+from stillroom.compute import available_cores
 from stillroom.errors import StillroomError
 
 Status = Literal["ok", "warn", "fail"]
@@ -238,7 +239,7 @@ def _dvc() -> list[Finding]:
 
 
 def _cpu(path: Path = Path("/proc/cpuinfo")) -> list[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     if not path.is_file():
         return [Finding("cpu", "ok", f"{cores} cores; features unknown on this system")]
     features = cpu_features(path.read_text(encoding="utf-8", errors="replace"))

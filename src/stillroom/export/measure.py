@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from stillroom.compute import available_cores
+
 _ROUNDS = 5
 _WARM_UP = 3
 _COLD_TEXTS = 256
@@ -119,4 +121,4 @@ def machine() -> dict[str, Any]:
                 break
     except OSError:
         pass
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": len(os.sched_getaffinity(0))}
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": available_cores()}

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stillroom.batching import Ints, Tokens, token_batches
+from stillroom.compute import available_cores
 from stillroom.errors import InputError
 
 OPSET = 18
@@ -71,7 +72,7 @@ def open_graph(path: Path, threads: int = 0) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or available_cores()  # as the runtime does
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillroom.batching import gather, load_tokeniser, token_batches
+from stillroom.compute import available_cores
 from stillroom.errors import InputError
 from stillroom.export.words import Reader
 from stillroom.files import sha256_file
@@ -154,7 +154,7 @@ class Package:
         manifest = read_manifest(folder, verify)
         options = onnxruntime.SessionOptions()
         wanted = manifest.get("threads", 0) if threads is None else threads
-        options.intra_op_num_threads = wanted or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = wanted or available_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
