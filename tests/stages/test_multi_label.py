@@ -27,7 +27,7 @@ from stillroom.gate.evidence import read_evidence
 from tests.conftest import enter, run_stage
 from tests.toys import LABELS, Workspace, several_topics, write_workspace
 
-STUDENTS = ("static", "bilstm", "sliced")
+STUDENTS = ("static", "bilstm", "sliced", "found")
 STAGES = (
     ("ingest",),
     ("split",),
@@ -47,6 +47,7 @@ OVERRIDES = (
     "students.static.epochs=12",
     "students.bilstm={family: bilstm, epochs: 6, hidden: 32, dimensions: 32, max_length: 32, batch_tokens: 128, "
     "objective: mse, learning_rate: 0.004}",
+    "students.found={family: auto, families: [static, cnn], trials: 2, max_length: 32}",
     "growth.factor=1",
     "teacher.epochs=12",
     "gate.retention={accuracy: 0.9, macro_f1: 0.9}",
@@ -97,6 +98,18 @@ def test_teacher_and_students_learn_every_decision(done: Workspace) -> None:
     assert summary["students"]["static"]["verdict"] == "PASS"
     for student in STUDENTS:
         assert summary["students"][student]["metrics"]["accuracy"] > 0.8
+
+
+def test_a_search_asks_for_every_metric_of_the_gate(done: Workspace) -> None:
+    told = read_json(layout.STUDENTS / "found/student.json")
+    teacher = read_json(layout.TEACHER / "teacher.json")["metrics"]["validation"]
+    assert read_json(layout.PARAMS)["students"]["found"]["retention"] == {"accuracy": 0.9, "macro_f1": 0.9}
+    for trial in told["search"]:
+        kept = [trial["measured"][metric] / teacher[metric] for metric in ("accuracy", "macro_f1")]
+        assert trial["retention"] == pytest.approx(min(kept))
+        assert bool(trial["lacks"]) == (min(kept) < 0.91)
+    page = (layout.REPORT / "report.html").read_text(encoding="utf-8")
+    assert "The search for found, step by step" in page
 
 
 def test_figures_are_those_of_scikit_learn_on_the_packages_answers(done: Workspace) -> None:
