@@ -333,7 +333,7 @@ def test_a_search_and_growth_are_told_step_by_step(params: Params) -> None:
         assert f'<th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:]) in page
         assert "| " + " | ".join(cells) in text
     for place in (page, text):
-        assert "1,200 by unlabelled, 90 by mix; 3 left out, too near a validation or test row" in place
+        assert "unlabelled 1,200, mix 90; 3 left out, too near a validation or test row" in place
     assert "| 1 | 90 | 0.2500 | 0.9000 |" in text
     plain = report.html(material, {}, {})
     assert "step by step" not in plain

@@ -108,7 +108,7 @@ def notes(student: StudentMaterial) -> list[str]:
 def grown(material: Material) -> str:
     """In words, the texts without a label that the teacher answers for students to learn from."""
     kept, refused = material.grown["kept"], sum(material.grown["refused"].values())
-    told = ", ".join(f"{count:,} by {kind}" for kind, count in kept.items() if count)
+    told = ", ".join(f"{kind} {count:,}" for kind, count in kept.items() if count)
     return (told or "none") + (f"; {refused:,} left out, too near a validation or test row" if refused else "")
 
 
