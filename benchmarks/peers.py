@@ -318,14 +318,17 @@ def layer_cut(task: Task) -> Trained:
 
 @contextmanager
 def faster_products() -> Iterator[None]:
-    """Encoders are trained with bf16 products where Stillroom's are; weights and what is served stay fp32."""
+    """Encoders are trained with bf16 products where Stillroom's are; weights and what is served stay fp32.
+
+    Without the cache of casts: it is emptied at the end of this context only, and would hide every step from the next.
+    """
     import torch
 
     from stillroom import compute
     from stillroom.params import ComputeParams
 
     faster = compute.precision(ComputeParams()) == "bf16"
-    with torch.autocast("cpu", torch.bfloat16, enabled=faster):
+    with torch.autocast("cpu", torch.bfloat16, enabled=faster, cache_enabled=False):
         yield
 
 
