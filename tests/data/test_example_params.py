@@ -51,9 +51,9 @@ def test_the_example_for_own_rows_says_nothing_of_the_demo() -> None:
 
 
 def test_the_example_for_own_rows_runs_on_a_table_and_a_teacher(
-    rows_csv: Path, teacher: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows_csv: Path, tiny_checkpoint: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = load_params(OWN, [f"data.source={rows_csv}", f"teacher.source={teacher}"])
+    params = load_params(OWN, [f"data.source={rows_csv}", f"teacher.source={tiny_checkpoint}"])
     workspace = tmp_path / "workspace"
     snapshot(params, workspace)
     monkeypatch.chdir(workspace)

@@ -1,6 +1,6 @@
 """What an encoder does not allow its students, told before a teacher is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -25,12 +25,18 @@ def check_allowed(params: Params, teacher: Path, starts: Mapping[str, Path]) -> 
     if numbers:
         layers_named(load(teacher), numbers)
     for name, student in params.students.items():
-        try:
-            if isinstance(student, SlicedParams):
-                lower_layers(load(teacher), student.layers, "the teacher")
-            elif isinstance(student, NarrowParams):
-                narrow_config(load(teacher), student.width, student.layers, vocabulary=1, pad=0)
-            elif isinstance(student, PretrainedParams) and student.layers is not None:
-                lower_layers(load(starts[f"students.{name}.checkpoint"]), student.layers, "the checkpoint")
-        except InputError as error:
-            raise InputError(f"params.yaml: students.{name}: {error}") from error
+        if isinstance(student, SlicedParams):
+            _named(name, lower_layers, load(teacher), student.layers, "the teacher")
+        elif isinstance(student, NarrowParams):
+            _named(name, narrow_config, load(teacher), student.width, student.layers, 1, 0)
+        elif isinstance(student, PretrainedParams) and student.layers is not None:
+            own = load(starts[f"students.{name}.checkpoint"])
+            _named(name, lower_layers, own, student.layers, "the checkpoint")
+
+
+def _named(name: str, check: Callable[..., object], *asked: object) -> None:
+    """Call a check, and have its error name the student."""
+    try:
+        check(*asked)
+    except InputError as error:
+        raise InputError(f"params.yaml: students.{name}: {error}") from error

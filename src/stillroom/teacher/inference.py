@@ -50,7 +50,7 @@ def answers(
     """
     where = next(model.parameters()).device
     lengths = tokens.lengths
-    chosen = layers_named(model.encoder, layers)
+    chosen = layers_named(model.encoder, layers) if layers else {}
     limit = math.inf
     for batch in batches:
         waiting = [batch]
@@ -87,8 +87,6 @@ def predict(model: nn.Module, tokens: Tokens, pad: int, budget: int) -> Floats:
 
 def layers_named(encoder: Any, numbers: Sequence[int]) -> dict[int, nn.Module]:
     """An encoder's layers with these numbers, from 1. Raises InputError for one that it lacks."""
-    if not numbers:
-        return {}
     _, _, found = layers_of(encoder)
     for number in numbers:
         if not 1 <= number <= len(found):
