@@ -165,10 +165,11 @@ def inference(arguments: Any, keep: bool = True) -> float:
     import torch
 
     from stillroom import compute
+    from stillroom.cores import available_cores
     from stillroom.teacher.inference import predict
     from stillroom.teacher.model import EncoderClassifier, load_encoder
 
-    torch.set_num_threads(compute.available_cores())
+    torch.set_num_threads(available_cores())
     if keep:
         compute.keep_freed_memory()
     tokens, _, labels = _material(arguments)

@@ -2,17 +2,16 @@
 
 import ctypes
 import functools
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
+from stillroom.cores import available_cores
 from stillroom.errors import InputError
+from stillroom.params import ComputeParams
 
 if TYPE_CHECKING:
     import torch
-
-    from stillroom.params import ComputeParams
 
 Precision = Literal["fp32", "bf16"]
 _M_TRIM_THRESHOLD = -1
@@ -21,18 +20,13 @@ _PROBE_SIZE = 512
 _PROBE_REPEATS = 5
 
 
-def prepare(compute: "ComputeParams") -> None:
+def prepare(compute: ComputeParams) -> None:
     """Set threads and the allocator for a stage that computes with torch; call before the first tensor."""
     import torch
 
     threads = compute.threads or available_cores()
     torch.set_num_threads(threads)
     keep_freed_memory()
-
-
-def available_cores() -> int:
-    """Cores this process may use; where the system does not tell, all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
@@ -49,7 +43,7 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def device(compute: "ComputeParams") -> "torch.device":
+def device(compute: ComputeParams) -> "torch.device":
     """The device to compute on; asking for CUDA where there is none is an InputError."""
     import torch
 
@@ -59,7 +53,7 @@ def device(compute: "ComputeParams") -> "torch.device":
     return torch.device(wanted)
 
 
-def precision(compute: "ComputeParams") -> Precision:
+def precision(compute: ComputeParams) -> Precision:
     """The precision asked for, or for `auto` the one whose matrix product is measured to be faster."""
     if compute.precision != "auto":
         return compute.precision

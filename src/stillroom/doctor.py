@@ -14,7 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from stillroom import layout
-from stillroom.compute import available_cores
+from stillroom.cores import available_cores
 from stillroom.errors import StillroomError
 
 Status = Literal["ok", "warn", "fail"]

@@ -27,6 +27,7 @@ from stillroom.cache.live import LiveTeacher, load_live
 from stillroom.cache.store import Store
 from stillroom.cache.units import Unit, answered
 from stillroom.cache.writer import Writer
+from stillroom.cores import available_cores
 from stillroom.errors import InputError, StillroomError, TryAgain
 from stillroom.params import CaptureParams, ComputeParams
 
@@ -119,7 +120,7 @@ class Workers:
         quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
         with _signals_kept():
             if self._address is None:
-                cores = (self._settings.workers or self._fitting(compute.available_cores())) * self._machine.threads
+                cores = (self._settings.workers or self._fitting(available_cores())) * self._machine.threads
                 ray.init("local", num_cpus=cores, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
             else:
                 _knock(self._address)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stillroom.compute import available_cores
+from stillroom.cores import available_cores
 
 _ROUNDS = 5
 _WARM_UP = 3

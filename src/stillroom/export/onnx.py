@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stillroom.batching import Ints, Tokens, token_batches
-from stillroom.compute import available_cores
+from stillroom.cores import available_cores
 from stillroom.errors import InputError
 
 OPSET = 18

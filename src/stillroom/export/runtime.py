@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillroom.batching import gather, load_tokeniser, token_batches
-from stillroom.compute import available_cores
+from stillroom.cores import available_cores
 from stillroom.errors import InputError
 from stillroom.export.words import Reader
 from stillroom.files import sha256_file

@@ -20,6 +20,7 @@ PACKAGE = "artifacts/package"
 CODE = (
     "__init__.py",
     "batching.py",
+    "cores.py",
     "errors.py",
     "export/__init__.py",
     "export/runtime.py",
