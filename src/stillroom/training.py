@@ -230,9 +230,8 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         # by hand, because Lightning refuses to clip for a fused optimiser, though no scaler is at work in bf16
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), _MAX_GRADIENT_NORM)
-        self._check_finite(
-            "gradient's norm", float(norm)
-        )  # before the weights take it, so that all that is kept is good
+        # before the weights take it, so that whatever is kept is good
+        self._check_finite("gradient's norm", float(norm))
 
     def configure_optimizers(self) -> Any:
         optimiser = torch.optim.AdamW(self.parameter_groups(), weight_decay=self.weight_decay, fused=True)
@@ -360,7 +359,7 @@ def fit(
     """Train to the end, or until validation accuracy has not risen for `patience` epochs where so many are given.
 
     Leaves the weights that _KeepBest chose. A checkpoint of the same scratch key is gone on from. Raises Diverged when
-    the loss is not finite.
+    a loss or a gradient is not finite.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")

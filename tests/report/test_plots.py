@@ -49,6 +49,7 @@ def material(names: tuple[str, ...] = ("a", "b", "c")) -> Material:
         students=[student, replace(student, name="bad")],
         governance=GovernanceParams(),
         findings=[],
+        grown={},
     )
 
 

@@ -80,19 +80,14 @@ def numbers(value: Any, prefix: str = "") -> Iterator[Point]:
         yield Point(key(prefix), float(value))
 
 
-def curves(history: Sequence[Mapping[str, Any]], prefix: str = "") -> Iterator[Point]:
-    """One point per epoch and figure of a training history."""
-    for position, epoch in enumerate(history, start=1):
+def curves(history: Sequence[Mapping[str, Any]], prefix: str = "", start: int = 1) -> Iterator[Point]:
+    """One point per entry and figure, of a training history or another list; start: the step of the first entry that
+    names no epoch."""
+    for position, epoch in enumerate(history, start=start):
         step = int(epoch.get("epoch", position))
         for name, value in epoch.items():
             if name != "epoch":
                 yield from (Point(point.key, point.value, step) for point in numbers(value, f"{prefix}{name}"))
-
-
-def _steps(entries: Sequence[Mapping[str, Any]], prefix: str = "") -> Iterator[Point]:
-    """Every number of each entry, its place in the list as the step."""
-    for step, entry in enumerate(entries):
-        yield from (Point(key(f"{prefix}{point.key}"), point.value, step) for point in numbers(entry))
 
 
 def key(name: str) -> str:
@@ -168,7 +163,7 @@ def _split(value: Mapping[str, Any]) -> _Reading:
 
 def _grown(value: Mapping[str, Any]) -> _Reading:
     counted = {name: value.get(name, {}) for name in ("kept", "refused", "factor")}
-    return [*numbers(counted), *_steps(value.get("curve", ()), "curve.")], {}
+    return [*numbers(counted), *curves(value.get("curve", ()), "curve.", start=0)], {}
 
 
 def _teacher(value: Mapping[str, Any]) -> _Reading:
@@ -199,7 +194,7 @@ def _student(value: Mapping[str, Any]) -> _Reading:
 
 def _package(value: Mapping[str, Any]) -> _Reading:
     tried = ", ".join(str(rung.get("rung")) for rung in value.get("rungs", ()))
-    return [*_steps(value.get("rungs", ()))], {
+    return [*curves(value.get("rungs", ()), start=0)], {
         "quantisation": str(value.get("quantisation")),
         "rungs.tried": tried,
         "package.digest": str(value.get("digest")),

@@ -1,7 +1,7 @@
 """What a report is made of: the summary, and what stands behind its figures. Gathered by the report stage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -74,11 +74,11 @@ class Material:
     students: Sequence[StudentMaterial]
     governance: GovernanceParams
     findings: Sequence[Finding]
+    grown: Mapping[str, Any]
     costs: Costs | None = None
     machine_watts: float | None = None
     scan: PersonalDataReport | None = None
     teacher_members: int = 1
-    grown: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def problem_type(self) -> ProblemType:

@@ -14,8 +14,8 @@ from stillroom.report import costs_plot, costs_told, words
 from stillroom.report.declared import declarations
 from stillroom.report.material import Material
 from stillroom.report.prose import prose
-from stillroom.report.rows import budgets, class_rows, curve, dropped, grown, mistakes, models, notes
-from stillroom.report.table import columns, grid, headline, rungs, trials
+from stillroom.report.rows import budgets, class_rows, dropped, grown, mistakes, models, notes
+from stillroom.report.table import columns, grid, growth, headline, rungs, trials
 from stillroom.report.table import markdown as table_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -120,7 +120,7 @@ def _context(material: Material, shown: Sequence[Plot]) -> dict[str, Any]:
         "sources": {k: v for k, v in snapshot["source"].items() if isinstance(v, Mapping)},
         "dropped": dropped(material),
         "grown": grown(material),
-        "curve": curve(material),
+        "curve": growth(curve) if (curve := material.grown["curve"]) else None,
         "data_licence": material.data_licence or "not declared",
         "teacher_licence": material.teacher_licence or "not declared",
         "teacher_source": material.teacher_source,

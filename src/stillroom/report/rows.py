@@ -112,17 +112,6 @@ def grown(material: Material) -> str:
     return (told or "none") + (f"; {refused:,} left out, too near a validation or test row" if refused else "")
 
 
-def curve(material: Material) -> tuple[list[str], list[list[str]]] | None:
-    """Heading and rows of the table of the steps that growth took; None where it took none."""
-    steps = material.grown["curve"]
-    heading = ["factor", "texts", "validation loss", "accuracy"]
-    rows = [
-        [f"{step['factor']:g}", f"{step['texts']:,}", f"{step['loss']:.4f}", words.quality(step["accuracy"])]
-        for step in steps
-    ]
-    return (heading, rows) if steps else None
-
-
 def dropped(material: Material) -> list[str]:
     """In words, the rows that are in no split; reasons without rows are left out."""
     return [f"{count:,} {reason.replace('_', ' ')}" for reason, count in material.snapshot["dropped"].items() if count]

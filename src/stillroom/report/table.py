@@ -68,6 +68,15 @@ def rungs(manifest: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return heading, ([_rung(compared, "for comparison")] if compared else []) + rows
 
 
+def growth(curve: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the table of the steps that growth took."""
+    heading = ["factor", "texts", "validation loss", "accuracy"]
+    return heading, [
+        [f"{step['factor']:g}", f"{step['texts']:,}", f"{step['loss']:.4f}", words.quality(step["accuracy"])]
+        for step in curve
+    ]
+
+
 def trials(tried: Sequence[Mapping[str, Any]], winner: Mapping[str, Any] | None) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of the table of what a search tried, in order. winner: the settings that were chosen."""
     heading = ["student", "parameters", "size", "ships as", "p95", "retention", "trained", "remarks"]

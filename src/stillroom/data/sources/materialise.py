@@ -18,7 +18,7 @@ from stillroom.files import atomic_folder, read_json, sha256_file, write_json
 from stillroom.governance.card import read_card
 from stillroom.governance.check import assess, assess_scan, enforce
 from stillroom.params import DataParams, Params
-from stillroom.student_params import AutoParams, NarrowParams, PretrainedParams, SlicedParams
+from stillroom.student_params import AutoParams, PretrainedParams
 
 log = logging.getLogger("stillroom")
 
@@ -218,7 +218,7 @@ def _check_growth(params: Params, teacher: Path) -> None:
 
 def _check_students(params: Params, teacher: Path, starts: dict[str, Path]) -> None:
     """Refuse students that the encoders which they are cut from do not allow, before a teacher is trained."""
-    cut = any(isinstance(one, SlicedParams | NarrowParams | PretrainedParams) for one in params.students.values())
+    cut = any(getattr(student, "layers", None) is not None for student in params.students.values())
     if cut or any(signal.startswith("hidden.") for signal in params.capture.signals):
         from stillroom.students.allowed import check_allowed
 
