@@ -17,6 +17,7 @@ import numpy.typing as npt
 from stillroom.errors import InputError
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 _CHUNK_TEXTS = 1024
 _LONG_CHARS_PER_TOKEN = 10
 
@@ -132,6 +133,15 @@ def _first_words(count: int) -> re.Pattern[str]:
     # words end at white space that no tokeniser takes for a letter; possessive, so that matching is linear
     word, space = r"[^ \t\r\n]++", r"[ \t\r\n]++"
     return re.compile(rf"(?:{space})?{word}(?:{space}{word}){{{count - 1}}}(?=[ \t\r\n])")
+
+
+def in_batches(tokens: Tokens, budget: int, answer: Callable[[Ints, Ints], Floats]) -> Floats:
+    """Answers [texts, classes] in order, of one text or more; answer: padded ids and mask of some to theirs."""
+    batches = token_batches(tokens.lengths, budget)
+    found = np.concatenate([answer(*tokens.padded(rows, pad=0)) for rows in batches])
+    result = np.empty_like(found)
+    result[np.concatenate(batches)] = found
+    return result
 
 
 def token_batches(lengths: Ints, budget: int, generator: np.random.Generator | None = None) -> list[Ints]:

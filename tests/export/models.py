@@ -9,7 +9,7 @@ import torch
 
 from stillroom.batching import tokenise
 from stillroom.export.build import Model
-from stillroom.students.static import THREADS, StaticGraph, StaticStudent
+from stillroom.students.static import StaticGraph, StaticStudent
 from stillroom.students.vocabulary import trim
 from stillroom.teacher.model import EncoderClassifier, LogitsOnly, count_params
 from tests.toys import LABELS, tiny_config, toy_rows, toy_tokeniser
@@ -36,7 +36,6 @@ def static_model(folder: Path) -> Model:
         labels=LABELS,
         max_length=MAX_LENGTH,
         params=count_params(student),
-        threads=THREADS,
     )
 
 
@@ -60,7 +59,6 @@ def sliced_model(folder: Path) -> Model:
         labels=LABELS,
         max_length=MAX_LENGTH,
         params=count_params(student),
-        threads=1,
     )
 
 

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from stillroom.batching import Tokens
+from stillroom.cores import available_cores
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
+from stillroom.export import build
 from stillroom.export.build import Model, build_package
 from stillroom.export.runtime import Package
 from stillroom.gate.metrics import classification_metrics
@@ -23,7 +26,8 @@ def test_a_package_says_how_it_was_made(built: Path, model: Model) -> None:
     assert manifest["quantisation"] == "dynamic_int8"
     assert [rung["rung"] for rung in manifest["rungs"]] == ["dynamic_int8"]
     assert (manifest["name"], manifest["family"], manifest["params"]) == ("toy", "static", model.params)
-    assert (manifest["max_length"], manifest["threads"], manifest["lineage"]) == (24, 1, {"data": "d" * 64})
+    assert (manifest["max_length"], manifest["lineage"]) == (24, {"data": "d" * 64})
+    assert 1 <= manifest["threads"] <= available_cores()
     assert json.loads((built / "fp32" / "stillroom.json").read_text())["quantisation"] == "fp32"
     assert {path.name for path in (built / "int8").iterdir()} == {"model.onnx", "tokenizer.json", "stillroom.json"}
     assert {path.name for path in built.iterdir()} == {"fp32", "int8"}, "no scratch is left"
@@ -50,6 +54,50 @@ def test_the_manifest_tells_the_calibration_error_with_the_temperature_and_witho
     for when, shares in (("before", raw), ("after", calibrated)):
         expected = classification_metrics(VALIDATION.label, shares)["ece"]
         assert package.manifest["calibration"][f"ece_{when}"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("cores", "one", "batch", "chosen"),
+    [
+        (1, {}, {}, 1),
+        (2, {1: 0.011, 2: 0.0109}, {1: 0.1, 2: 0.1}, 1),
+        (2, {1: 0.011, 2: 0.0109}, {1: 0.2, 2: 0.1}, 2),
+        (2, {1: 0.011, 2: 0.012}, {}, 1),
+        (2, {1: 9.0, 2: 5.0}, {}, 2),
+        (6, {1: 9.0, 2: 5.1, 4: 4.0, 6: 3.9}, {4: 70.0, 6: 69.0}, 4),
+        (8, {1: 9.0, 2: 5.0, 4: 6.0, 8: 14.0}, {}, 2),
+    ],
+)
+def test_threads_are_the_fewest_that_answer_one_text_and_then_a_batch_about_as_soon_as_any(
+    monkeypatch: pytest.MonkeyPatch, cores: int, one: dict[int, float], batch: dict[int, float], chosen: int
+) -> None:
+    def timed(graphs: dict[str, tuple[Path, int]], texts: Tokens, at_once: int) -> dict[str, float]:
+        taken = one if at_once == 1 else batch
+        assert {threads for _, threads in graphs.values()} == taken.keys()
+        return {name: taken[threads] for name, (_, threads) in graphs.items()}
+
+    monkeypatch.setattr(build, "available_cores", lambda: cores)
+    monkeypatch.setattr(build, "_timed", timed)
+    none = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64))
+    assert build.fewest_threads(Path("model.onnx"), none) == chosen
+
+
+def test_a_packages_threads_are_chosen_for_the_graph_that_ships_and_its_rungs_timed_with_them(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, int]] = []
+
+    def timed(graphs: dict[str, tuple[Path, int]], texts: Tokens, at_once: int = 1) -> dict[str, float]:
+        opened.extend((path.stem, threads) for path, threads in graphs.values())
+        return {name: 0.5 / threads for name, (_, threads) in graphs.items()}
+
+    monkeypatch.setattr(build, "available_cores", lambda: 2)
+    monkeypatch.setattr(build, "_timed", timed)
+    manifest = build_package(tmp_path, model, VALIDATION, QuantiseParams(rungs=("dynamic_int8", "fp32")), {})
+    assert opened[:2] == [("dynamic_int8", 1), ("dynamic_int8", 2)]
+    assert set(opened[2:]) == {("dynamic_int8", 2), ("model", 2)}
+    assert manifest["threads"] == 2
+    assert [figures["latency_ms"] for figures in (manifest["fp32"], *manifest["rungs"])] == [0.25, 0.25]
 
 
 class Odd(nn.Module):

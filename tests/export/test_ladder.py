@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillroom.batching import load_tokeniser, tokenise
+from stillroom.batching import Floats, load_tokeniser, tokenise
 from stillroom.errors import InputError
 from stillroom.export.build import Model
 from stillroom.export.ladder import Climbed, Trial, climb
-from stillroom.export.onnx import Floats, export_onnx, onnx_logits, torch_logits
+from stillroom.export.onnx import export_onnx, onnx_logits, torch_logits
 from stillroom.export.rungs import Quantiser
 from stillroom.quantise_params import QuantiseParams
 from tests.export.models import MAX_LENGTH, VALIDATION, poisoned
@@ -40,15 +40,11 @@ def answers(**mistakes: int) -> Callable[[Path], Floats]:
     return predict
 
 
-def in_turns(graphs: Mapping[str, Path]) -> dict[str, float]:
-    return {name: 0.5 if name == "fp32" else 0.25 for name in graphs}
-
-
 def trial_of(predict: Callable[[Path], Floats], **changes: Any) -> Trial:
     """100 rows, with PyTorch's logits of two of them as `predict` gives them for fp32."""
     checked = np.array([3, 60])
     expected = predict(Path("model.onnx"))[checked]
-    trial = Trial(predict, predict, in_turns, LABELS, ROWS, expected, checked)
+    trial = Trial(predict, predict, LABELS, ROWS, expected, checked)
     return replace(trial, **changes)
 
 
@@ -86,11 +82,12 @@ def test_the_first_rung_whose_drop_is_allowed_wins(
         assert step.drop == pytest.approx((wrong - mistakes["model"]) / 100)
         assert step.agreement == pytest.approx(1 - abs(wrong - mistakes["model"]) / 100)
         assert step.size_bytes == (tmp_path / f"{step.rung}.onnx").stat().st_size
-        assert step.latency_ms == (0.5 if step.rung == "fp32" else 0.25)
     assert {path.stem for path in tmp_path.iterdir()} == set(DYNAMIC[:tried]), "a rung above costs nothing"
     assert found.fp32 is not None
     assert (found.fp32.rung, found.fp32.accuracy, found.fp32.drop) == ("fp32", pytest.approx(0.9), 0)
-    assert (found.fp32.size_bytes, found.fp32.latency_ms) == (graph.stat().st_size, 0.5)
+    assert found.fp32.size_bytes == graph.stat().st_size
+    own = {rung: tmp_path / f"{rung}.onnx" for rung in DYNAMIC[:tried]}
+    assert found.compared == own | {"fp32": graph}
 
 
 def test_the_largest_difference_from_pytorch_is_named_with_its_row(graph: Path, tmp_path: Path) -> None:
@@ -122,16 +119,13 @@ def test_a_source_whose_accuracy_is_known_is_run_for_the_rung_fp32_only(graph: P
         seen.append(path.stem)
         return answers(model=10, dynamic_int8=13, dynamic_int8_per_channel=11)(path)
 
-    def untimed(graphs: Mapping[str, Path]) -> dict[str, float]:
-        raise AssertionError("nothing is timed")
-
-    trial = trial_of(predict, accuracy=0.9, time=untimed)
+    trial = trial_of(predict, accuracy=0.9)
     seen.clear()
     found = climbed(graph, tmp_path, trial, DYNAMIC, allowed_drop=0.0251)
     assert seen == ["dynamic_int8", "dynamic_int8_per_channel"]
     assert found.path == tmp_path / "dynamic_int8_per_channel.onnx"
     assert [step.drop for step in found.steps] == pytest.approx([0.03, 0.01])
-    assert found.fp32 is None
+    assert (found.fp32, found.compared) == (None, {})
     seen.clear()
     found = climbed(graph, tmp_path, replace(trial, accuracy=0.91), DYNAMIC, allowed_drop=0.0)
     assert seen == ["dynamic_int8", "dynamic_int8_per_channel", "model"]
@@ -161,7 +155,7 @@ def test_a_rung_that_the_quantiser_refuses_has_failed_and_the_climb_goes_on(grap
     quantiser.refused = ("dynamic_int8",)
     found = climb(quantiser, QuantiseParams(rungs=DYNAMIC), trial_of(answers(model=10)))  # type: ignore[arg-type]
     failed, chosen = found.steps
-    assert (failed.ok, failed.accuracy, failed.latency_ms) == (False, None, None)
+    assert (failed.ok, failed.accuracy) == (False, None)
     assert failed.reason == "ValueError: no dynamic_int8 of this graph"
     assert chosen.rung == "dynamic_int8_per_channel"
     quantiser.refused = DYNAMIC[:2]
@@ -239,8 +233,6 @@ def test_too_few_rows_to_calibrate_with_fail_a_rung_and_the_climb_goes_on(graph:
 
 
 def test_an_attempt_that_fails_leaves_nothing_of_the_one_before_to_be_timed(graph: Path, tmp_path: Path) -> None:
-    timed: list[str] = []
-
     class Breaking(Quantiser):
         def make(self, rung: str, target: Path, nodes: Any = None) -> None:
             if target.stem == "mixed_int8" and len(nodes) == 1:
@@ -248,16 +240,12 @@ def test_an_attempt_that_fails_leaves_nothing_of_the_one_before_to_be_timed(grap
                 raise ValueError("disk full")
             super().make(rung, target, nodes)
 
-    def time(graphs: Mapping[str, Path]) -> dict[str, float]:
-        timed.extend(graphs)
-        return in_turns(graphs)
-
-    trial = trial_of(answers(model=10, dynamic_int8=90, mixed_int8=80), time=time)
+    trial = trial_of(answers(model=10, dynamic_int8=90, mixed_int8=80))
     settings = QuantiseParams(rungs=("dynamic_int8", "mixed_int8", "fp32"))
     found = climb(Breaking(graph, tmp_path, no_rows), settings, trial)
-    assert sorted(timed) == ["dynamic_int8", "fp32"]
+    assert sorted(found.compared) == ["dynamic_int8", "fp32"]
     mixed = found.steps[1]
-    assert (mixed.reason, mixed.accuracy, mixed.latency_ms) == ("ValueError: disk full", None, None)
+    assert (mixed.reason, mixed.accuracy) == ("ValueError: disk full", None)
 
 
 def real_trial(model: Model) -> Trial:
@@ -269,7 +257,7 @@ def real_trial(model: Model) -> Trial:
         return onnx_logits(path, tokens, 500, threads=1)
 
     label = expected.argmax(axis=1).astype(np.int64)
-    return Trial(predict, predict, in_turns, label, VALIDATION.row, expected, np.arange(len(tokens)))
+    return Trial(predict, predict, label, VALIDATION.row, expected, np.arange(len(tokens)))
 
 
 def test_a_poisoned_node_is_found_and_left_in_fp32(model: Model, tmp_path: Path) -> None:
@@ -318,5 +306,5 @@ def test_the_rungs_are_told_as_plain_values(graph: Path, tmp_path: Path) -> None
     told = [step.as_json() for step in found.steps]
     assert json.loads(json.dumps(told)) == told
     assert told[0].keys() == {
-        *("rung", "ok", "accuracy", "drop", "agreement", "size_bytes", "latency_ms", "difference", "difference_row")
+        *("rung", "ok", "accuracy", "drop", "agreement", "size_bytes", "difference", "difference_row")
     }

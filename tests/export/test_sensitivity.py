@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stillroom.batching import load_tokeniser, tokenise
+from stillroom.batching import Floats, load_tokeniser, tokenise
 from stillroom.export.build import Model
-from stillroom.export.onnx import Floats, export_onnx, onnx_logits
+from stillroom.export.onnx import export_onnx, onnx_logits
 from stillroom.export.rungs import Quantiser
 from stillroom.export.sensitivity import sensitivity
 from tests.export.models import MAX_LENGTH, VALIDATION, poisoned

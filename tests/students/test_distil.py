@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -104,14 +105,28 @@ def test_a_run_that_breaks_and_goes_on_equals_one_that_does_not(room: Room, monk
 
 
 def test_the_baseline_never_sees_the_teachers_answers(room: Room) -> None:
-    from dataclasses import replace
-
     lying = {name: -values[torch.arange(len(TRAIN))] for name, values in room.material.signals.items()}
     misled = replace(room.material, signals=lying)
     assert_same(room("baseline", "one"), room("baseline", "two", material=misled))
     assert differs(room("student", "three"), room("student", "four", material=misled))
     without = replace(room.material, signals={})
     assert_same(room("baseline", "one"), room("baseline", "five", material=without))
+
+
+def test_labels_are_doubted_by_the_calibrated_teacher(
+    settings_of: Callable[..., Any], material_of: Callable[..., Material]
+) -> None:
+    def trained(temperature: float, doubt: float) -> Trained:
+        settings = settings_of("static", **SETTINGS["static"], doubt=doubt)
+        material = material_of(settings, False)
+        sure = {"logits": 50 * material.signals["logits"][torch.arange(len(TRAIN))]}
+        description = material.description.model_copy(update={"temperature": temperature})
+        given = replace(material, signals=sure, description=description)
+        return train(given, settings, TRAIN, VALIDATION, "student", 0, MACHINE, Scratch(f"{temperature} {doubt}"))
+
+    trusted = trained(1.0, 0.0)
+    assert differs(trained(1.0, 1.0), trusted)
+    assert_same(trained(1e6, 1.0), trusted)
 
 
 def test_both_variants_start_alike(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +228,6 @@ def test_every_family_has_what_training_and_export_ask_of_it() -> None:
         for name in ("cost", "build", "describe", "load", "graph", "learner", "batches"):
             assert callable(getattr(family, name))
         assert isinstance(family.SPECIAL_TOKENS, bool)
-        assert family.THREADS >= 0
 
 
 def test_a_lap_is_the_time_since_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

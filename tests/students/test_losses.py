@@ -256,6 +256,20 @@ def test_only_the_decisions_that_a_sure_teacher_contradicts_are_doubted() -> Non
 
 
 @pytest.mark.parametrize("labels", [LABELS, SEVERAL])
+def test_a_teacher_contradicts_by_what_it_is_sure_of_once_calibrated(labels: torch.Tensor) -> None:
+    sure = 20 * TEACHER
+    told, asked = settings(doubt=1.0, hard_weight=1.0), settings(hard_weight=1.0)
+    whole = distillation_loss(STUDENT, labels, sure, asked, 0.5)
+    assert distillation_loss(STUDENT, labels, sure, told, 0.5) < whole
+    torch.testing.assert_close(distillation_loss(STUDENT, labels, sure, told, 0.5, calibration=1e6), whole)
+    soft = settings(doubt=1.0, hard_weight=0.0)
+    torch.testing.assert_close(
+        distillation_loss(STUDENT, labels, sure, soft, 0.5, calibration=9.0),
+        distillation_loss(STUDENT, labels, sure, soft, 0.5),
+    )
+
+
+@pytest.mark.parametrize("labels", [LABELS, SEVERAL])
 def test_a_text_that_teachers_disagree_on_weighs_less_by_that(labels: torch.Tensor) -> None:
     disagreement = torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0, 0.25])
     told = settings(dissent=0.5)

@@ -1,7 +1,7 @@
 """From a model in PyTorch to a package: export, parity, ladder, calibration, folder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from stillroom.batching import Ints, Tokens, load_tokeniser, tokenise
+from stillroom.batching import Floats, Ints, Tokens, load_tokeniser, tokenise
 from stillroom.calibration import fit_temperature
+from stillroom.cores import available_cores
 from stillroom.data.splits import Rows
 from stillroom.errors import InputError
 from stillroom.export.ladder import Trial, climb
 from stillroom.export.measure import latencies_ms
-from stillroom.export.onnx import Floats, check_parity, export_onnx, onnx_logits, open_graph, torch_logits
+from stillroom.export.onnx import export_onnx, onnx_logits, run_graph
 from stillroom.export.package import write_package
+from stillroom.export.parity import check_parity
 from stillroom.export.rungs import Quantiser
+from stillroom.export.runtime import open_graph
 from stillroom.gate.metrics import expected_calibration_error
 from stillroom.problem import ProblemType, probabilities
 from stillroom.quantise_params import QuantiseParams
@@ -27,13 +30,17 @@ _BUDGET = 8192
 _PARITY_ROWS = 64
 _SAMPLE_ROWS = 128
 _TIMED_ROWS = 100
+_AT_ONCE = 16
+_AS_SOON = 1.05
+"""Times the least time: by less, one hour differs from the next."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is to be packaged. module: ids and mask to logits; tokeniser: its tokenizer.json; threads: 0 for all.
+    """What is to be packaged. module: ids and mask to logits; tokeniser: its tokenizer.json.
 
-    accuracy: of the module on the validation rows, where it is known already; then rungs are not compared with fp32.
+    accuracy: of the module on the validation rows, where it is known already; then rungs are not compared with fp32,
+    nor timed.
     """
 
     name: str
@@ -44,7 +51,6 @@ class Model:
     labels: Sequence[str]
     max_length: int
     params: int
-    threads: int
     accuracy: float | None = None
 
 
@@ -58,8 +64,8 @@ def build_package(
 ) -> dict[str, Any]:
     """Fill an empty folder with a package and return its manifest.
 
-    Validation rows choose the rung and temperature; training rows give the static rungs their ranges, and with too few
-    of them those rungs fail.
+    Validation rows choose the rung, the temperature and the threads; training rows give the static rungs their ranges,
+    and with too few of them those rungs fail.
     """
     tokeniser = load_tokeniser(model.tokeniser, model.max_length)
     tokens = tokenise(tokeniser, validation.text, model.max_length)
@@ -76,24 +82,16 @@ def build_package(
         texts = [train.text[row] for row in _spread(len(train), settings.calibration_rows)]
         return tokenise(tokeniser, texts, model.max_length)
 
-    def timed(graphs: Mapping[str, Path]) -> dict[str, float]:
-        rows = _spread(len(tokens), _TIMED_ROWS)
-        inputs = [tokens.padded(rows[place : place + 1], pad=0) for place in range(len(rows))]
-        sessions = {name: open_graph(path, model.threads) for name, path in graphs.items()}
-        taken = latencies_ms({name: partial(_run, session) for name, session in sessions.items()}, inputs, {})
-        return {name: float(f"{figures['p50']:.3g}") for name, figures in taken.items()}
-
     with TemporaryDirectory(dir=folder.parent) as scratch:
         graph = Path(scratch) / "model.onnx"
         export_onnx(model.module, graph)
         checked = _extremes(tokens)
-        expected = torch_logits(model.module, tokens.take(checked), _BUDGET)
-        found = onnx_logits(graph, tokens.take(checked), _BUDGET)
-        check_parity(expected, found, settings.parity_tolerance, graph, validation.row[checked])
+        expected = check_parity(
+            model.module, graph, tokens.take(checked), validation.row[checked], _BUDGET, settings.parity_tolerance
+        )
         trial = Trial(
             predict=lambda path: onnx_logits(path, tokens, _BUDGET),
             predict_some=lambda path: onnx_logits(path, sample, _BUDGET),
-            time=timed,
             label=validation.label,
             row=validation.row,
             expected=expected,
@@ -101,6 +99,9 @@ def build_package(
             accuracy=model.accuracy,
         )
         climbed = climb(Quantiser(graph, Path(scratch), calibration), settings, trial)
+        texts = tokens.take(_spread(len(tokens), _TIMED_ROWS))
+        threads = fewest_threads(climbed.path, texts)
+        taken = _timed({name: (path, threads) for name, path in climbed.compared.items()}, texts)
         temperature = round(fit_temperature(climbed.logits, validation.label), 6)
         error = {
             when: expected_calibration_error(validation.label, probabilities(climbed.logits, model.problem_type, scale))
@@ -118,17 +119,43 @@ def build_package(
             temperature=temperature,
             quantisation=climbed.steps[-1].rung,
             params=model.params,
-            threads=model.threads,
+            threads=threads,
             lineage=lineage,
-            rungs=[step.as_json() for step in climbed.steps],
+            rungs=[replace(step, latency_ms=taken.get(step.rung)).as_json() for step in climbed.steps],
             calibration={f"ece_{when}": value for when, value in error.items()},
-            fp32=None if climbed.fp32 is None else climbed.fp32.as_json(),
+            fp32=None if climbed.fp32 is None else replace(climbed.fp32, latency_ms=taken["fp32"]).as_json(),
         )
 
 
-def _run(session: Any, inputs: tuple[Ints, Ints]) -> Floats:
-    logits: Floats = session.run(None, {"input_ids": inputs[0], "attention_mask": inputs[1]})[0]
-    return logits
+def fewest_threads(graph: Path, texts: Tokens) -> int:
+    """CPU threads that a graph should have, of 1, 2, 4 and so on, and all cores.
+
+    Those that answer one text about as soon as any; of them, those that answer a batch about as soon as any; of them,
+    the fewest.
+    """
+    cores = available_cores()
+    counts = sorted({cores, *(1 << power for power in range(cores.bit_length()))})
+    for at_once in (1, _AT_ONCE):
+        if len(counts) > 1:
+            taken = _timed({str(count): (graph, count) for count in counts}, texts, at_once)
+            counts = [count for count in counts if taken[str(count)] <= _AS_SOON * min(taken.values())]
+    return counts[0]
+
+
+def _timed(graphs: Mapping[str, tuple[Path, int]], texts: Tokens, at_once: int = 1) -> dict[str, float]:
+    """Median milliseconds of so many texts at once through each graph with so many threads; graphs take turns."""
+    batches = np.array_split(np.arange(len(texts)), -(-len(texts) // at_once))
+    sessions = {name: open_graph(path, threads) for name, (path, threads) in graphs.items()}
+
+    def run(session: Any, inputs: tuple[Ints, Ints]) -> Floats:
+        return run_graph(session, *inputs)
+
+    taken = latencies_ms(
+        {name: partial(run, session) for name, session in sessions.items()},
+        [texts.padded(rows, pad=0) for rows in batches],
+        {},
+    )
+    return {name: float(f"{figures['p50']:.3g}") for name, figures in taken.items()}
 
 
 def _spread(rows: int, count: int) -> Ints:

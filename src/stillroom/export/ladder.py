@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.batching import Ints
+from stillroom.batching import Floats, Ints
 from stillroom.errors import InputError, StillroomError
-from stillroom.export.onnx import Floats
 from stillroom.export.rungs import Quantiser
 from stillroom.export.sensitivity import NodeChange, sensitivity
 from stillroom.problem import accuracy, chosen_by, problem_of
@@ -28,7 +27,8 @@ class Step:
 
     ok: within what is allowed; accuracy: on validation, and drop: against fp32; agreement: share of validation rows
     with the class that fp32 gives; difference: the largest of a logit from PyTorch's, and the id of its row;
-    latency_ms: median of one text through the graph; left_out: nodes left in fp32; reason: why it failed.
+    latency_ms: median of one text through the graph, timed after the climb; left_out: nodes left in fp32; reason: why
+    it failed.
     """
 
     rung: str
@@ -54,13 +54,12 @@ class Trial:
     """The validation rows that graphs are tried on, and how.
 
     predict: a graph's logits [rows, classes]; predict_some: on a sample of the rows; label and row: label and id of
-    each row; expected: PyTorch's logits of the rows at `checked`; time: graphs by name to latency in ms, measured in
-    turns. accuracy: what fp32 reaches, where it is known: then it is run for the rung fp32 only, and nothing is timed.
+    each row; expected: PyTorch's logits of the rows at `checked`. accuracy: what fp32 reaches, where it is known: then
+    it is run for the rung fp32 only.
     """
 
     predict: Callable[[Path], Floats]
     predict_some: Callable[[Path], Floats]
-    time: Callable[[Mapping[str, Path]], Mapping[str, float]]
     label: Ints
     row: Ints
     expected: Floats
@@ -70,12 +69,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Climbed:
-    """The graph that ships and its validation logits; every rung tried, that graph's last; fp32 for comparison."""
+    """The graph that ships and its validation logits; every rung tried, that graph's last; fp32 for comparison.
+
+    compared: graphs of fp32 and every rung that could be run, by name.
+    """
 
     path: Path
     logits: Floats
     steps: list[Step]
     fp32: Step | None
+    compared: Mapping[str, Path]
 
 
 def climb(quantiser: Quantiser, settings: QuantiseParams, trial: Trial) -> Climbed:
@@ -115,13 +118,12 @@ class _Climb:
             if step.ok:
                 break
         chosen, alone = steps[-1].rung, self.trial.accuracy is not None
-        fp32 = None if alone else self._step("fp32", self.fp32, self.quantiser.source)
-        if fp32 is not None:
-            paths = {step.rung: self._path(step.rung) for step in steps if step.rung in self.logits}
-            taken = self.trial.time({**paths, "fp32": self.quantiser.source})
-            steps = [replace(step, latency_ms=taken.get(step.rung)) for step in steps]
-            fp32 = replace(fp32, latency_ms=taken["fp32"])
-        return Climbed(self._path(chosen), self.logits[chosen], steps, fp32)
+        if alone:
+            return Climbed(self._path(chosen), self.logits[chosen], steps, None, {})
+        fp32 = self._step("fp32", self.fp32, self.quantiser.source)
+        ran = {step.rung: self._path(step.rung) for step in steps if step.rung in self.logits}
+        compared = ran | {"fp32": self.quantiser.source}
+        return Climbed(self._path(chosen), self.logits[chosen], steps, fp32, compared)
 
     def _path(self, rung: str) -> Path:
         return self.quantiser.folder / f"{rung}.onnx"

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from stillroom.batching import gather, load_tokeniser, token_batches
+from stillroom.batching import gather, in_batches, load_tokeniser
 from stillroom.cores import available_cores
 from stillroom.errors import InputError
 from stillroom.export.words import Reader
@@ -130,6 +130,18 @@ def checked_threshold(threshold: float, name: str = "threshold") -> float:
     return threshold
 
 
+def open_graph(path: Path, threads: int = 0) -> Any:
+    """A session of onnxruntime on so many CPU threads, at most one for each core; 0 for every core."""
+    import onnxruntime
+
+    cores = available_cores()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = min(threads, cores) or cores
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
 @dataclass(frozen=True)
 class Package:
     """A loaded package. Safe to share between threads: no answer depends on what was asked before."""
@@ -146,19 +158,13 @@ class Package:
     def load(cls, folder: Path | str, verify: bool = True, threads: int | None = None) -> "Package":
         """Load a package folder.
 
-        threads: CPU threads of the graph; default, what the package's manifest recommends (0: every core).
+        threads: CPU threads of the graph, at most one for each core; default, what the package's manifest recommends
+        (0: every core).
         """
-        import onnxruntime
-
         folder = Path(folder)
         manifest = read_manifest(folder, verify)
-        options = onnxruntime.SessionOptions()
-        wanted = manifest.get("threads", 0) if threads is None else threads
-        options.intra_op_num_threads = wanted or available_cores()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         try:
-            session = onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
+            session = open_graph(folder / MODEL, manifest.get("threads", 0) if threads is None else threads)
             tokeniser = load_tokeniser(folder / TOKENISER, manifest["max_length"])
             reader = Reader(tokeniser, manifest["max_length"])
         except Exception as error:
@@ -174,11 +180,9 @@ class Package:
         """Probabilities of every label for every text, float32 [len(texts), len(labels)], in order."""
         if len(texts) == 1:
             return self._probabilities(self._logits_of_one(texts[0]))
-        tokens = gather(texts, self.reader.many)
-        logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        for rows in token_batches(tokens.lengths, _BATCH_TOKENS):
-            logits[rows] = self._logits(*tokens.padded(rows, pad=0))
-        return self._probabilities(logits)
+        if not len(texts):
+            return np.zeros((0, len(self.labels)), dtype=np.float32)
+        return self._probabilities(in_batches(gather(texts, self.reader.many), _BATCH_TOKENS, self._logits))
 
     @property
     def problem_type(self) -> ProblemType:

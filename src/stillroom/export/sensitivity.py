@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stillroom.export.onnx import Floats
+from stillroom.batching import Floats
 from stillroom.export.rungs import Quantiser
 
 log = logging.getLogger("stillroom")

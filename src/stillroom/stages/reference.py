@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stillroom import compute, layout
-from stillroom.batching import load_tokeniser, tokenise
+from stillroom.batching import Floats, load_tokeniser, tokenise
 from stillroom.data.cases import FILE, read_cases
 from stillroom.data.splits import Rows, read_snapshot, read_split
 from stillroom.errors import InputError
@@ -19,7 +19,7 @@ from stillroom.gate.metrics import agreement, classification_metrics, per_class
 from stillroom.params import Params
 from stillroom.problem import choices, probabilities
 from stillroom.quantise_params import QuantiseParams
-from stillroom.teacher.inference import Floats, predict
+from stillroom.teacher.inference import predict
 from stillroom.teacher.model import TOKENISER, WEIGHTS, LogitsOnly, load_teacher
 
 _BUDGET = 8192
@@ -55,7 +55,6 @@ def run(params: Params) -> dict[str, float]:
         labels=description.labels,
         max_length=description.max_length,
         params=description.params,
-        threads=0,
         accuracy=description.metrics["validation"]["accuracy"],
     )
     with atomic_folder(layout.REFERENCE) as folder:

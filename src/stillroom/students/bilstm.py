@@ -16,8 +16,6 @@ from stillroom.students.table import start_table
 
 SPECIAL_TOKENS = False
 graph, learner, batches = itself, token_learner, padded_batches
-THREADS = 1
-"""CPU threads the exported graph runs best with: every step waits for the one before."""
 _LEAST = -1.0
 """No state of an LSTM is less."""
 

@@ -20,8 +20,6 @@ from stillroom.students.table import start_table
 
 SPECIAL_TOKENS = False
 graph, learner, batches = itself, token_learner, padded_batches
-THREADS = 1
-"""CPU threads the exported graph runs best with: it has too little to do for more."""
 
 
 class CnnStudent(nn.Module):

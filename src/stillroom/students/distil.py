@@ -65,6 +65,7 @@ def train(
         {"label": torch.from_numpy(validation_rows.label)},
     )
     learner = family.learner(student, settings, count_steps(batches, settings.epochs), seed)
+    learner.calibration = material.description.temperature
     fit(
         learner,
         batches,

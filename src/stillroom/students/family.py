@@ -41,10 +41,6 @@ class Family(Protocol):
     def SPECIAL_TOKENS(self) -> bool:
         """Whether it reads the tokens that the teacher puts around every text."""
 
-    @property
-    def THREADS(self) -> int:
-        """CPU threads the exported graph runs best with; 0 for all."""
-
     def cost(self, material: Material, settings: Any) -> Cost:
         """What a student of these settings costs."""
 
@@ -60,7 +56,7 @@ class Family(Protocol):
     def graph(self, student: Any) -> nn.Module:
         """The form that is exported: padded ids and mask [texts, tokens] to logits [texts, classes]."""
 
-    def learner(self, student: Any, settings: Any, total_steps: int, seed: int) -> Learner:
+    def learner(self, student: Any, settings: Any, total_steps: int, seed: int) -> "StudentLearner":
         """What trains it."""
 
     def batches(
@@ -70,9 +66,13 @@ class Family(Protocol):
 
 
 class StudentLearner(Learner):
-    """Trains a student on labels and the teacher's answers. `logits_of(batch)` is the family's."""
+    """Trains a student on labels and the teacher's answers. `logits_of(batch)` is the family's.
+
+    calibration: temperature at which the teacher is as sure as it is right.
+    """
 
     student: Any
+    calibration: float = 1.0
 
     def __init__(self, student: nn.Module, settings: StudentParams, total_steps: int, warmup: float = 0.05) -> None:
         super().__init__(total_steps, warmup, settings.weight_decay, settings.averaging)
@@ -90,7 +90,14 @@ class StudentLearner(Learner):
         """The loss that every family has."""
         progress = min(1.0, self.global_step / max(1, self.total_steps - 1))
         heard = {"teacher": batch.get("logits"), "disagreement": batch.get("disagreement")}
-        return distillation_loss(logits.float(), batch["label"], settings=self.settings, progress=progress, **heard)
+        return distillation_loss(
+            logits.float(),
+            batch["label"],
+            settings=self.settings,
+            progress=progress,
+            calibration=self.calibration,
+            **heard,
+        )
 
     def predict_logits(self, batch: Any) -> torch.Tensor:
         return self.logits_of(batch)

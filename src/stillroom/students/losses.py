@@ -71,11 +71,13 @@ def distillation_loss(
     settings: StudentParams,
     progress: float,
     disagreement: torch.Tensor | None = None,
+    calibration: float = 1.0,
 ) -> torch.Tensor:
     """Imitation of the teacher and hard labels mixed; without a teacher, the labels alone.
 
     Logits [rows, classes] of both; labels as in stillroom.supervision. progress: share of the training that is
-    done, by which temperature and mixing move. disagreement: of an ensemble of teachers, 0 to 1 [rows]. A row
+    done, by which temperature and mixing move. disagreement: of an ensemble of teachers, 0 to 1 [rows]. calibration:
+    the temperature at which the teacher is as sure as it is right, at which its contradictions are judged. A row
     without a label adds 0 to the labels' part.
     """
     several = labels.dim() == 2
@@ -83,7 +85,7 @@ def distillation_loss(
     if teacher is None:
         return mean_over_rows(hard)
     if settings.doubt:
-        hard = hard * (1 - settings.doubt * contradicted(labels, teacher))
+        hard = hard * (1 - settings.doubt * contradicted(labels, teacher / calibration))
     if several:
         hard = hard.sum(dim=1)
     weight = _moved(settings.hard_weight, settings.final_hard_weight, progress)

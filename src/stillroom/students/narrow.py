@@ -22,7 +22,7 @@ from stillroom.students.projection import narrow_config, principal_basis, projec
 from stillroom.teacher.attention import use_training_attention
 from stillroom.teacher.model import EncoderClassifier, count_params, layers_of
 
-SPECIAL_TOKENS, THREADS = sliced.SPECIAL_TOKENS, sliced.THREADS
+SPECIAL_TOKENS = sliced.SPECIAL_TOKENS
 describe, load, graph, batches = sliced.describe, sliced.load, sliced.graph, sliced.batches
 _SAMPLE = 64
 """Texts by whose states the basis is chosen; they have thousands of tokens × layers, a state has hundreds of places."""

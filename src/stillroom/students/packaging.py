@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stillroom.export.build import Model
-from stillroom.students.distil import FAMILIES, load_student
+from stillroom.students.distil import load_student
 
 
 def model_of(folder: Path, variant: str, name: str) -> Model:
@@ -18,5 +18,4 @@ def model_of(folder: Path, variant: str, name: str) -> Model:
         labels=description["labels"],
         max_length=description["max_length"],
         params=description["params"],
-        threads=FAMILIES[description["family"]].THREADS,
     )

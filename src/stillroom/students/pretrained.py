@@ -13,7 +13,7 @@ from stillroom.students.family import Cost
 from stillroom.students.material import Material
 from stillroom.teacher.model import EncoderClassifier, layers_of
 
-SPECIAL_TOKENS, THREADS = sliced.SPECIAL_TOKENS, sliced.THREADS
+SPECIAL_TOKENS = sliced.SPECIAL_TOKENS
 describe, load, graph, batches = sliced.describe, sliced.load, sliced.graph, sliced.batches
 
 

@@ -21,8 +21,6 @@ from stillroom.teacher.model import EncoderClassifier, LogitsOnly, count_params,
 
 SPECIAL_TOKENS = True
 batches = padded_batches
-THREADS = 0
-"""CPU threads the exported graph runs best with: all of them."""
 
 
 def cost(material: Material, settings: SlicedParams) -> Cost:

@@ -26,8 +26,6 @@ from stillroom.training import Batches, ByRow
 _WEIGHT_OF_ONE = math.log(math.e - 1)
 """What softplus turns into 1."""
 SPECIAL_TOKENS = False
-THREADS = 1
-"""CPU threads the exported graph runs best with: it has too little to do for more."""
 _PRIME = (1 << 31) - 1
 _FACTORS = (1_103_515_245, 1_566_083_941)
 

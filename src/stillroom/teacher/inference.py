@@ -9,15 +9,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from stillroom.batching import Ints, Tokens, token_batches
+from stillroom.batching import Floats, Ints, Tokens, token_batches
 from stillroom.errors import InputError
 from stillroom.teacher.model import layers_of
 
-Floats = npt.NDArray[np.float32]
 _CPU_IS_FULL = "DefaultCPUAllocator: "
 """How torch's allocator for the CPU begins; the error itself is a bare RuntimeError."""
 
