@@ -49,6 +49,22 @@ def test_texts_are_labelled_and_doubtful_ones_left_open(
     ]
 
 
+def test_the_column_of_texts_is_named(
+    call: Call, package: Path, answers: list[tuple[str, str, float]], tmp_path: Path
+) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("message\n" + "".join(f"{text}\n" for text in TEXTS))
+    code, out, lines = call("predict", "--package", str(package), "--input", str(source), "--column", "message")
+    assert (code, lines) == (0, [])
+    assert [tuple(row) for row in csv.reader(out.splitlines())] == [
+        ("message", "label", "probability"),
+        *((text, label, f"{probability:.6f}") for text, label, probability in answers),
+    ]
+    code, out, (line,) = call("predict", "--package", str(package), "--input", str(source))
+    assert (code, out) == (2, "")
+    assert line.endswith("has no column 'text'; it has message; name another with --column")
+
+
 def test_a_file_in_which_every_row_abstained_is_written_and_told(
     call: Call, package: Path, answers: list[tuple[str, str, float]], tmp_path: Path
 ) -> None:

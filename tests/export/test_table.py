@@ -94,11 +94,19 @@ def test_a_file_with_a_byte_order_mark_and_a_file_without_rows(loaded: Package, 
     assert target.read_text() == "text,label,probability\n"
 
 
+def test_the_texts_may_be_in_another_column(loaded: Package, source: Path, tmp_path: Path) -> None:
+    expected, found = tmp_path / "expected.csv", tmp_path / "found.csv"
+    predict_file(loaded.stream, source, expected)
+    source.write_text(source.read_text().replace("id,text", "text,words"))
+    predict_file(loaded.stream, source, found, "words")
+    assert found.read_text() == expected.read_text().replace("text,label", "words,label")
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (b"", "has no column 'text'; it has none"),
-        (b"words,id\na,1\n", "has no column 'text'; it has words, id"),
+        (b"words,id\na,1\n", "has no column 'text'; it has words, id; name another with --column"),
         (b'text,id\ngood,1\n"never closed,2\n', "after line 2: unexpected end of data"),
         (b'text,id\ngood,1\n"closed" too early,2\n', "after line 2: ',' expected after '\"'"),
         (b"id,text\n1,good\n2\n", "line 3 has no value for 'text'"),

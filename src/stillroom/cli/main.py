@@ -200,7 +200,8 @@ def predict(
     package: Annotated[Path | None, typer.Option(help="A package folder.")] = None,
     model: Annotated[str | None, typer.Option(help="champion, challenger or a version number.")] = None,
     registered: RegisteredModel = None,
-    source: Annotated[Path | None, typer.Option("--input", help="CSV file with a column `text`.")] = None,
+    source: Annotated[Path | None, typer.Option("--input", help="CSV file with a column of texts.")] = None,
+    column: Annotated[str, typer.Option(help="The column of --input that holds the texts.")] = "text",
     target: Annotated[Path | None, typer.Option("--output", help="CSV file to write: text,label,probability.")] = None,
     threshold: Annotated[
         float | None, typer.Option("--abstain-below", help="Leave the label empty below this probability.")
@@ -230,7 +231,7 @@ def predict(
         return abstention.watch(loaded.stream(read, threshold))
 
     if source is not None:
-        predict_file(answers, source, target)
+        predict_file(answers, source, target, column)
     else:
         for text, label, probability in answers(iter(texts or ())):
             print(f"{label}\t{probability:.4f}\t{text}")
