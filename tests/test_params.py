@@ -496,8 +496,9 @@ def models(kind: type[BaseModel]) -> set[type[BaseModel]]:
     return found
 
 
-def test_dissent_needs_teachers_and_members_need_fine_tuning() -> None:
-    raw = minimal(students={"a": {"family": "static", "dissent": 0.5}})
+@pytest.mark.parametrize("family", ["static", "auto"])
+def test_dissent_needs_teachers_and_members_need_fine_tuning(family: str) -> None:
+    raw = minimal(students={"a": {"family": family, "dissent": 0.5}})
     with pytest.raises(ParamsError, match=r"students\.a\.dissent is 0\.5, and there is one teacher; set teacher\.mem"):
         validate(raw, "params.yaml")
     raw["teacher"] |= {"members": 2}

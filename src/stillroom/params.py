@@ -268,6 +268,11 @@ class Params(Section):
     @model_validator(mode="after")
     def _recipes_suit_data_and_teacher(self) -> Self:
         for name, student in self.students.items():
+            if student.dissent > 0 and self.teacher.members == 1:
+                raise ValueError(
+                    f"students.{name}.dissent is {student.dissent:g}, and there is one teacher; set teacher.members to "
+                    "two or more, or dissent to 0"
+                )
             if student.family == "auto":
                 continue
             if self.data.problem_type == "multi_label" and student.objective == "dkd":
@@ -279,11 +284,6 @@ class Params(Section):
                 raise ValueError(
                     f"students.{name}.max_length is {student.max_length}; the teacher reads {self.teacher.max_length} "
                     "tokens (teacher.max_length)"
-                )
-            if student.dissent > 0 and self.teacher.members == 1:
-                raise ValueError(
-                    f"students.{name}.dissent is {student.dissent:g}, and there is one teacher; set teacher.members to "
-                    "two or more, or dissent to 0"
                 )
         return self
 

@@ -209,6 +209,9 @@ class AutoParams(Section):
     max_vocabulary: Annotated[int, Field(ge=64)] = 30_000
     unseen_pieces: bool = False
     """Of the encoders that are tried."""
+    doubt: Share = 0.0
+    """Of every student that is tried, as dissent is."""
+    dissent: Share = 0.0
 
     @property
     def signals(self) -> tuple[str, ...]:

@@ -61,7 +61,8 @@ def test_every_trial_of_a_search_is_a_run_below_its_stage_and_logged_once(state:
         for number, lacks in enumerate((["p95 is above", "retention is below"], []))
     ]
     trials.append({**trials[0], "name": "cnn#0", "measured": None, "retention": None, "lacks": ["failed: diverged"]})
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"search": trials}))
+    searched = {"search": trials, "settings": trials[1]["settings"]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | searched))
     recorded = record_again(workspace)
     tracker = tracking.connect()
     stage = tracker.client.get_run(recorded.run_id).data.tags["stage.distil.static"]
@@ -75,6 +76,7 @@ def test_every_trial_of_a_search_is_a_run_below_its_stage_and_logged_once(state:
     assert found["static#1"].data.params == {"family": "static", "epochs": "4"}
     assert found["static#0"].data.tags["trial.lacks"] == "p95 is above; retention is below"
     assert found["static#1"].data.tags["trial.lacks"] == "nothing"
+    assert [found[name].data.tags["trial.chosen"] for name in sorted(found)] == ["false", "false", "true"]
     before = picture(tracker)
     shutil.rmtree(state / "recorded", ignore_errors=True)
     record_again(workspace)

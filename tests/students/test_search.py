@@ -249,7 +249,8 @@ class Encoder(nn.Module):
 def test_levels_are_made_of_settings_that_a_teacher_allows(
     layers: int, heads: int, families: tuple[str, ...], trials: int, unseen: bool
 ) -> None:
-    asked = {"families": families, "trials": trials, "max_length": 64, "unseen_pieces": unseen}
+    given = {"max_vocabulary": 500, "doubt": 0.5, "dissent": 0.25}
+    asked = {"families": families, "trials": trials, "max_length": 64, "unseen_pieces": unseen, **given}
     settings = AutoParams(family="auto", **asked)  # type: ignore[arg-type]
     made = levels(settings, Encoder(layers, heads), 32, "single_label")
     assert {level.candidates[0].family for level in made} == set(families)
@@ -259,6 +260,7 @@ def test_levels_are_made_of_settings_that_a_teacher_allows(
         assert len(set(map(repr, level.candidates))) == len(level.candidates)
         for student in level.candidates:
             assert student.max_length == 32
+            assert student.model_dump(include=given.keys()) == given
             assert student.keeps_unseen == (unseen and student.family in ("sliced", "narrow"))
             assert getattr(student, "layers", 1) <= max(1, layers - 1)
             assert getattr(student, "width", 26) % 26 == 0

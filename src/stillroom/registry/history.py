@@ -62,13 +62,14 @@ def told(workspace: Path, address: str) -> Told:
 
 
 def trials(workspace: Path, address: str) -> list[Mapping[str, Any]]:
-    """What the search of a student tried; nothing for other stages and for students whose settings are given."""
+    """What the search of a student tried, and whether it was chosen; nothing for other stages and for students whose
+    settings are given."""
     stage, _, item = address.partition("@")
     file = workspace / layout.STUDENTS / item / "student.json"
     if stage != "distil" or not file.is_file():
         return []
-    found: list[Mapping[str, Any]] = read_json(file).get("search", [])
-    return found
+    student = read_json(file)
+    return [trial | {"chosen": trial["settings"] == student.get("settings")} for trial in student.get("search", ())]
 
 
 def numbers(value: Any, prefix: str = "") -> Iterator[Point]:

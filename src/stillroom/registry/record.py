@@ -138,7 +138,11 @@ def _log_trials(tracker: Tracker, stage_run: Run, address: str, trials: Sequence
             {"trial.of": stage_run.run_id, "trial.name": trial["name"]},
             name=f"{address} {trial['name']}",
             start_ms=stage_run.start_ms,
-            tags={"stage.name": address, "trial.lacks": "; ".join(trial["lacks"]) or "nothing"},
+            tags={
+                "stage.name": address,
+                "trial.lacks": "; ".join(trial["lacks"]) or "nothing",
+                "trial.chosen": str(trial["chosen"]).lower(),
+            },
             parent=stage_run.run_id,
         )
         if not run.finished:

@@ -58,7 +58,10 @@ def levels(settings: AutoParams, encoder: Any, max_length: int, problem: Problem
     A family of cheap students is one level; of encoders every number of layers is one, doubling up to all but one of
     the teacher's. max_length: tokens that the teacher reads. Whether a teacher can be cut at all, the cost tells.
     """
-    common = {"max_length": min(settings.max_length, max_length), "max_vocabulary": settings.max_vocabulary}
+    common = {
+        "max_length": min(settings.max_length, max_length),
+        **settings.model_dump(include={"max_vocabulary", "doubt", "dissent"}),
+    }
     of_encoders = {"unseen_pieces": settings.unseen_pieces}
     shapes: list[tuple[str, str, Mapping[str, Any]]] = [
         (family, *told) for family in settings.families for told in _shapes(family, encoder, of_encoders)
