@@ -294,6 +294,14 @@ def test_a_student_that_imitates_states_needs_their_signal() -> None:
     assert validate(minimal(students=students, capture={"signals": ["logits", "hidden.4:int8"]}), "given")
 
 
+def test_states_of_tokens_are_compared_with_the_teachers_own_tokens_alone() -> None:
+    students = {"thin": {"family": "narrow", "hidden_layer": 4, "piece_dropout": 0.1}}
+    capture = {"signals": ["logits", "hidden.4"]}
+    assert "students.thin: piece_dropout: 0 with a hidden_layer" in refusal(minimal(students=students, capture=capture))
+    del students["thin"]["hidden_layer"]
+    assert validate(minimal(students=students, capture=capture), "given")
+
+
 def test_a_cosine_loss_needs_the_embedding_that_capture_keeps() -> None:
     students = {"cut": {"family": "sliced", "cosine_weight": 0.1}}
     told = refusal(minimal(students=students, capture={"signals": ["logits"]}))

@@ -38,6 +38,9 @@ class StudentParams(Section):
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     max_vocabulary: Annotated[int, Field(ge=64)] = 30_000
     """Entries kept of the teacher's vocabulary: the most frequent pieces of the transfer set."""
+    piece_dropout: Share = 0.0
+    """Chance of each piece of a training text to be spelled by smaller ones, as words that the vocabulary lacks will
+    be (docs/adr/0017-piece-dropout.md)."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better validation accuracy before training stops; default, it goes on to its end, whose small
@@ -149,6 +152,12 @@ class NarrowParams(EncoderParams):
     @property
     def signals(self) -> tuple[str, ...]:
         return ("logits",) if self.hidden_layer is None else ("logits", f"hidden.{self.hidden_layer}")
+
+    @model_validator(mode="after")
+    def _tokens_are_the_teachers(self) -> Self:
+        if self.hidden_layer is not None and self.piece_dropout > 0:
+            raise ValueError("piece_dropout: 0 with a hidden_layer, whose states are compared token by token")
+        return self
 
 
 class Checkpoint(Section):

@@ -18,6 +18,7 @@ from stillroom.student_params import FixedStudent
 from stillroom.students import bilstm, cnn, narrow, pretrained, sliced, static
 from stillroom.students.family import Family
 from stillroom.students.material import Material
+from stillroom.students.spelling import Respelled, spellings
 from stillroom.supervision import NO_LABEL
 from stillroom.teacher.model import count_params
 from stillroom.training import ByRow, Scratch, count_steps, fit
@@ -56,6 +57,9 @@ def train(
     columns: dict[str, ByRow] = {"label": label}
     if variant == "student":
         columns |= material.signals
+    if settings.piece_dropout:
+        table = spellings(material.tokeniser_json)
+        tokens = Respelled(tokens.ids, tokens.offsets, table, settings.piece_dropout, settings.max_length, seed)
     batches = family.batches(tokens, settings, material.pad, seed, columns)
     validation = family.batches(
         material.validation_tokens,

@@ -47,7 +47,7 @@ def trim(
     kind = model["type"]
     if kind not in _PIECES:
         raise InputError(f"tokeniser of type {kind!r} cannot be trimmed; {', '.join(_PIECES)} can")
-    ids = _ids(model)
+    ids = ids_of(model)
     ids.update({added["content"]: added["id"] for added in spec["added_tokens"]})
     names = {index: name for name, index in ids.items()}
     forced = _forced(spec, ids, pad)
@@ -100,7 +100,8 @@ def _unknown(model: Mapping[str, Any]) -> str | None:
     return name
 
 
-def _ids(model: Mapping[str, Any]) -> dict[str, int]:
+def ids_of(model: Mapping[str, Any]) -> dict[str, int]:
+    """Ids of the pieces of a tokeniser's model, by name."""
     if model["type"] == "Unigram":
         return {piece: index for index, (piece, _) in enumerate(model["vocab"])}
     return dict(model["vocab"])
@@ -164,7 +165,7 @@ def _bpe_pieces(
     prefix, suffix = (model.get(name) or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
     parts: dict[str, tuple[str, str]] = {}
     for merge in model["merges"]:
-        left, right, joined = _merge(merge, prefix)
+        left, right, joined = parts_of_merge(merge, prefix)
         parts.setdefault(joined, (left, right))
     forms = (form for letter in _letters(used) for form in (letter, prefix + letter, letter + suffix))
     kept = dict.fromkeys(_frequent((), (form for form in forms if form in ids), limit))
@@ -177,7 +178,7 @@ def _bpe_pieces(
     return list(kept)
 
 
-def _merge(merge: Any, prefix: str) -> tuple[str, str, str]:
+def parts_of_merge(merge: Any, prefix: str) -> tuple[str, str, str]:
     """Left part, right part and result of a merge, in either of the forms that tokenizer.json has had."""
     left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
     return left, right, left + right.removeprefix(prefix)
@@ -217,7 +218,7 @@ def _renumber(spec: dict[str, Any], new_ids: Mapping[str, int]) -> None:
         model["vocab"] = dict(sorted(new_ids.items(), key=lambda item: item[1]))
     if model["type"] == "BPE":
         prefix = model.get("continuing_subword_prefix") or ""
-        model["merges"] = [merge for merge in model["merges"] if new_ids.keys() >= set(_merge(merge, prefix))]
+        model["merges"] = [merge for merge in model["merges"] if new_ids.keys() >= set(parts_of_merge(merge, prefix))]
     spec["added_tokens"] = [
         {**added, "id": new_ids[added["content"]]} for added in spec["added_tokens"] if added["content"] in new_ids
     ]
