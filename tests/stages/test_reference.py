@@ -68,13 +68,14 @@ def test_the_reference_tells_speed_and_memory_of_both_forms_as_of_students(finis
 def test_the_fp32_graph_is_not_run_to_tell_what_int8_costs(
     own_finished: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillroom.export import build
+    from stillroom.export import build, parity
 
     rows: list[int] = []
     run = build.onnx_logits
-    monkeypatch.setattr(
-        build, "onnx_logits", lambda path, tokens, budget: rows.append(len(tokens)) or run(path, tokens, budget)
-    )
+    for module in (parity, build):
+        monkeypatch.setattr(
+            module, "onnx_logits", lambda path, tokens, budget: rows.append(len(tokens)) or run(path, tokens, budget)
+        )
     assert run_stage(monkeypatch, "reference") == 0
     validation = read_split(layout.SPLIT, "validation")
     assert rows == [min(64, len(validation)), len(validation)], "parity on few rows, then the int8 graph"
