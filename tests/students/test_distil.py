@@ -23,10 +23,24 @@ from tests.students.rows import TRAIN, VALIDATION
 
 MACHINE = ComputeParams(threads=1, precision="fp32", device="cpu")
 SETTINGS = {
-    "static": {"epochs": 5, "dimensions": 8, "hidden": 8, "batch_rows": 16, "learning_rate": 0.01, "patience": 9}
-    | {"piece_dropout": 0.2},
-    "cnn": {"epochs": 3, "dimensions": 8, "filters": 8, "widths": [1, 3], "batch_tokens": 128, "learning_rate": 0.01}
-    | {"piece_dropout": 0.2},
+    "static": {
+        "epochs": 5,
+        "dimensions": 8,
+        "hidden": 8,
+        "batch_rows": 16,
+        "learning_rate": 0.01,
+        "patience": 9,
+        "piece_dropout": 0.2,
+    },
+    "cnn": {
+        "epochs": 3,
+        "dimensions": 8,
+        "filters": 8,
+        "widths": [1, 3],
+        "batch_tokens": 128,
+        "learning_rate": 0.01,
+        "piece_dropout": 0.2,
+    },
     "bilstm": {"epochs": 3, "dimensions": 8, "hidden": 8, "batch_tokens": 128, "learning_rate": 0.01},
     "sliced": {"epochs": 2, "layers": 1, "batch_tokens": 256, "learning_rate": 3e-3, "patience": 9},
     "narrow": {

@@ -3,11 +3,11 @@
 A trimmed vocabulary has the pieces of its transfer set, and cuts any other word into smaller ones, which few training
 texts hold. Subword regularisation trains those: BPE-dropout (Provilkov et al., arXiv 1910.13267) and MaxMatch-dropout
 for WordPiece (Hiraoka, arXiv 2209.04126). They drop pieces from the tokeniser; here a table has the spelling of each,
-so that a batch is spelled anew by two look-ups.
+so that a batch is spelled anew by a look-up.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stillroom.batching import Ints, Tokens, gather
-from stillroom.students.vocabulary import ids_of, parts_of_merge
+from stillroom.students.vocabulary import ids_of, parts_of_merges
+
+Spell = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Respelled(Tokens):
         """Some texts, in the order given, spelled anew."""
         texts = super().take(rows)
         spelled = np.random.default_rng((self.seed, *rows.tolist())).random(len(texts.ids)) < self.share
-        fits = np.diff(self._read(texts, spelled).offsets) <= self.limit
-        return self._read(texts, spelled & np.repeat(fits, texts.lengths))
+        found = self._read(texts, spelled)
+        fits = found.lengths <= self.limit
+        return found if fits.all() else self._read(texts, spelled & np.repeat(fits, texts.lengths))
 
     def padded(self, rows: npt.NDArray[np.integer[Any]], pad: int) -> tuple[Ints, Ints]:
         """Ids and attention mask of some texts, spelled anew, each int64 [len(rows), longest of them, at least 1]."""
@@ -48,27 +51,25 @@ class Respelled(Tokens):
 
 
 def spellings(tokeniser_json: str) -> Tokens:
-    """Of n pieces the ids, each by itself, then the ids of the smaller pieces that spell each: 2 n texts in all.
+    """Of the n pieces of a trimmed tokeniser the ids, each by itself, then the ids of the smaller ones that spell each.
 
-    What no smaller pieces spell, and every token that stands for something else than its letters, spells itself.
+    2 n texts in all. What no smaller pieces spell, and every token that stands for something else than its letters,
+    spells itself.
     """
     spec = json.loads(tokeniser_json)
     ids = ids_of(spec["model"])
-    added = {token["content"]: token["id"] for token in spec["added_tokens"]}
-    ways = _WAYS.get(spec["model"]["type"])
-    spell = ways(spec["model"], ids) if ways else None
-    names = {index: name for name, index in (ids | added).items()}
-    found = [[index] for index in range(max(names) + 1)]
-    if spell:
-        for name in ids.keys() - added.keys():
-            found[ids[name]] = [ids[part] for part in spell(name)] or [ids[name]]
-    alone = [[index] for index in range(len(found))]
+    spell = _WAYS[spec["model"]["type"]](spec["model"])
+    added = {token["content"] for token in spec["added_tokens"]}
+    alone = [[index] for index in range(len(ids))]
+    found = list(alone)
+    for name in ids.keys() - added:
+        found[ids[name]] = [ids[part] for part in spell(name)] or alone[ids[name]]
     return gather([*alone, *found], lambda some: some)
 
 
-def _word_pieces(model: Mapping[str, Any], ids: Mapping[str, int]) -> Callable[[str], list[str]]:
+def _word_pieces(model: Mapping[str, Any]) -> Spell:
     """As WordPiece cuts a word, the longest piece first, were the piece itself not there."""
-    prefix = model.get("continuing_subword_prefix", "##")
+    prefix, known = model.get("continuing_subword_prefix", "##"), model["vocab"]
 
     def spell(piece: str) -> list[str]:
         letters = piece.removeprefix(prefix)
@@ -77,7 +78,7 @@ def _word_pieces(model: Mapping[str, Any], ids: Mapping[str, int]) -> Callable[[
         while start < len(letters):
             front = prefix if start or piece != letters else ""
             ends = range(len(letters) if start else len(letters) - 1, start, -1)
-            end = next((end for end in ends if front + letters[start:end] in ids), None)
+            end = next((end for end in ends if front + letters[start:end] in known), None)
             if end is None:
                 return []
             parts.append(front + letters[start:end])
@@ -87,26 +88,27 @@ def _word_pieces(model: Mapping[str, Any], ids: Mapping[str, int]) -> Callable[[
     return spell
 
 
-def _merged(model: Mapping[str, Any], ids: Mapping[str, int]) -> Callable[[str], list[str]]:
+def _merged(model: Mapping[str, Any]) -> Spell:
     """The two parts that BPE merges into the piece."""
-    prefix = model.get("continuing_subword_prefix") or ""
-    parts: dict[str, list[str]] = {}
-    for merge in model["merges"]:
-        left, right, joined = parts_of_merge(merge, prefix)
-        parts.setdefault(joined, [left, right])
-    return lambda piece: parts.get(piece, [])
+    parts = parts_of_merges(model)
+    return lambda piece: parts.get(piece, ())
 
 
-def _likeliest(model: Mapping[str, Any], ids: Mapping[str, int]) -> Callable[[str], list[str]]:
+def _likeliest(model: Mapping[str, Any]) -> Spell:
     """The two pieces of a Unigram model that are the likeliest to spell it."""
     scores = dict(model["vocab"])
 
-    def spell(piece: str) -> list[str]:
+    def spell(piece: str) -> Sequence[str]:
         pairs = ((piece[:place], piece[place:]) for place in range(1, len(piece)))
-        known = [pair for pair in pairs if pair[0] in ids and pair[1] in ids]
-        return list(max(known, key=lambda pair: scores[pair[0]] + scores[pair[1]], default=()))
+        known = [(left, right) for left, right in pairs if left in scores and right in scores]
+        return max(known, key=lambda pair: scores[pair[0]] + scores[pair[1]], default=())
 
     return spell
 
 
-_WAYS = {"WordPiece": _word_pieces, "BPE": _merged, "Unigram": _likeliest}
+def _whole(model: Mapping[str, Any]) -> Spell:
+    """A model of whole words has no smaller pieces."""
+    return lambda piece: ()
+
+
+_WAYS = {"WordPiece": _word_pieces, "BPE": _merged, "Unigram": _likeliest, "WordLevel": _whole}

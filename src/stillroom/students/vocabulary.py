@@ -163,10 +163,7 @@ def _bpe_pieces(
 ) -> list[str]:
     """A piece needs both parts of its merge, down to single symbols; whole chains are kept or none."""
     prefix, suffix = (model.get(name) or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
-    parts: dict[str, tuple[str, str]] = {}
-    for merge in model["merges"]:
-        left, right, joined = parts_of_merge(merge, prefix)
-        parts.setdefault(joined, (left, right))
+    parts = parts_of_merges(model)
     forms = (form for letter in _letters(used) for form in (letter, prefix + letter, letter + suffix))
     kept = dict.fromkeys(_frequent((), (form for form in forms if form in ids), limit))
     for piece in (*used, *spare):
@@ -178,7 +175,17 @@ def _bpe_pieces(
     return list(kept)
 
 
-def parts_of_merge(merge: Any, prefix: str) -> tuple[str, str, str]:
+def parts_of_merges(model: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The two parts that a BPE model merges into each piece; of several ways the first."""
+    prefix = model.get("continuing_subword_prefix") or ""
+    parts: dict[str, tuple[str, str]] = {}
+    for merge in model["merges"]:
+        left, right, joined = _merge(merge, prefix)
+        parts.setdefault(joined, (left, right))
+    return parts
+
+
+def _merge(merge: Any, prefix: str) -> tuple[str, str, str]:
     """Left part, right part and result of a merge, in either of the forms that tokenizer.json has had."""
     left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
     return left, right, left + right.removeprefix(prefix)
@@ -218,7 +225,7 @@ def _renumber(spec: dict[str, Any], new_ids: Mapping[str, int]) -> None:
         model["vocab"] = dict(sorted(new_ids.items(), key=lambda item: item[1]))
     if model["type"] == "BPE":
         prefix = model.get("continuing_subword_prefix") or ""
-        model["merges"] = [merge for merge in model["merges"] if new_ids.keys() >= set(parts_of_merge(merge, prefix))]
+        model["merges"] = [merge for merge in model["merges"] if new_ids.keys() >= set(_merge(merge, prefix))]
     spec["added_tokens"] = [
         {**added, "id": new_ids[added["content"]]} for added in spec["added_tokens"] if added["content"] in new_ids
     ]
