@@ -113,9 +113,10 @@ def cost(material: Material, theme: Theme) -> bytes:
             at = (latency["p50"], owner["metrics"]["accuracy"])
             area = 40 + 900 * size / largest
             axes.scatter(*at, s=area, color=colour, alpha=0.85, lw=0, zorder=3)
+            beside = owner.get("baseline_metrics", owner["metrics"])["accuracy"]
             label = axes.annotate(
                 f"{name}\n{words.size(size)}",
-                at,
+                (at[0], max(at[1], beside)),
                 (0, 4 + np.sqrt(area) / 2),
                 textcoords="offset points",
                 ha="center",
@@ -124,9 +125,8 @@ def cost(material: Material, theme: Theme) -> bytes:
             )
             labels.append(label)
             if "baseline_metrics" in owner:
-                low = owner["baseline_metrics"]["accuracy"]
-                axes.plot([at[0]] * 2, [at[1], low], color=colour, lw=1, ls=":", zorder=2)
-                axes.scatter(at[0], low, s=60, facecolor=theme.ground, edgecolor=colour, lw=1.6, zorder=3)
+                axes.plot([at[0]] * 2, [at[1], beside], color=colour, lw=1, ls=":", zorder=2)
+                axes.scatter(at[0], beside, s=60, facecolor=theme.ground, edgecolor=colour, lw=1.6, zorder=3)
         points = [(row["latency_ms"], row["accuracy"]) for row in models(summary)]
         edge = [points[index] for index in front(points)]
         axes.plot(*zip(*edge, strict=True), color=theme.faint, lw=1.4, zorder=1)
